@@ -1,0 +1,5 @@
+"""`python -m ganctl`."""
+
+from ganctl.cli.app import run
+
+run()

@@ -1,0 +1,224 @@
+"""One checkpoint file: written atomically, verified before anything is believed, safe to open.
+
+The file is what `torch.save` writes, an ordinary zip archive, plus two things:
+
+    archive/data.pkl, archive/data/*    the payload; `torch.load(path, weights_only=True)` reads it
+    archive/ganctl.json                 the metadata, readable without torch
+    the archive's end comment           "ganctl-sha256:" and the SHA-256 of every byte before the digest
+
+torch checks no checksum when it loads, and a damaged file can load without an error and with other
+contents; so the digest over the whole file is checked first. The digest shows damage, not origin:
+safety rests on `weights_only=True` and on checking everything that is read.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from ganctl.errors import CheckpointError, StorageError
+
+FORMAT = "ganctl.ckpt"
+VERSION = 1
+METADATA_MEMBER = "archive/ganctl.json"
+MARK = b"ganctl-sha256:"
+DIGEST_BYTES = 64  # hexadecimal
+MAX_METADATA_BYTES = 4 * 1024**2
+BLOCK = 4 * 1024**2
+
+Payload = dict[str, Any]  # sections of plain values and CPU tensors
+Metadata = dict[str, Any]  # plain JSON
+
+
+def write(path: Path, payload: Payload, metadata: Metadata) -> None:
+    """Publish `path` complete and verified, or not at all; StorageError leaves no trace.
+
+    `path` must not exist: a published checkpoint is never changed. When this returns, the file
+    survives a power cut.
+    """
+    if path.exists():
+        raise StorageError(f"{path} exists, and a checkpoint is never overwritten")
+    temporary = path.with_name(f".tmp-{path.stem}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("x+b") as file:
+            _write_archive(file, payload, _complete(metadata, payload))
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            _check_digest(file, path)
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError, CheckpointError) as error:
+        cause = _storage_cause(error)
+        raise StorageError(
+            f"could not save {path}: {cause}", hint="free some space or check the disk"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[Payload, Metadata]:
+    """The verified contents of `path`, tensors on the CPU; CheckpointError says what is wrong."""
+    with _open(path) as file:
+        _check_digest(file, path)
+        metadata = _read_metadata(file, path)
+        file.seek(0)
+        try:
+            payload = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch documents none; a dozen kinds were seen
+            reason = str(error).split("\n")[0]
+            raise CheckpointError(f"{path} cannot be loaded safely: {reason}") from error
+    _check_tree(payload, path)
+    if payload.get("metadata") != metadata:
+        raise CheckpointError(f"{path} contradicts itself: its two copies of the metadata differ")
+    return payload, metadata
+
+
+def verify(path: Path) -> Metadata:
+    """The metadata of `path` after checking the digest, without loading tensors."""
+    with _open(path) as file:
+        _check_digest(file, path)
+        return _read_metadata(file, path)
+
+
+def digest_of(section: object) -> str:
+    """SHA-256 of every name, type, shape and byte in nested dicts, lists, tensors and values."""
+    digest = hashlib.sha256()
+    for name, value in _leaves(section, ""):
+        if isinstance(value, Tensor):
+            digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        else:
+            digest.update(f"{name}\0{value!r}\0".encode())
+    return digest.hexdigest()
+
+
+def _complete(metadata: Metadata, payload: Payload) -> Metadata:
+    sections = {name: {"sha256": digest_of(section)} for name, section in payload.items()}
+    return {"format": FORMAT, "version": VERSION, **metadata, "sections": sections}
+
+
+def _write_archive(file: IO[bytes], payload: Payload, metadata: Metadata) -> None:
+    torch.save({**payload, "metadata": metadata}, file)
+    with zipfile.ZipFile(file, "a") as archive:
+        member = zipfile.ZipInfo(METADATA_MEMBER)  # its fixed date keeps equal files equal
+        archive.writestr(member, json.dumps(metadata))
+        archive.comment = MARK + b"0" * DIGEST_BYTES
+    end = file.seek(-DIGEST_BYTES, os.SEEK_END)
+    digest = _sha256(file, end)
+    file.seek(end)
+    file.write(digest)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """`path` opened for reading, if it is a plain file that can be one of ours."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"cannot open {path}: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
+        hint = "a run's folder has a checkpoints/ folder in it"
+        raise CheckpointError(f"{path} is a folder without checkpoints", hint)
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise CheckpointError(f"{path} is not a regular file")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"cannot open {path}: {error.strerror}") from error
+
+
+def _check_digest(file: IO[bytes], path: Path) -> None:
+    if file.read(4) != b"PK\x03\x04":
+        raise CheckpointError(f"{path} is not a ganctl checkpoint: it is no zip archive")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(MARK) - DIGEST_BYTES))
+    tail = file.read()
+    if not tail.startswith(MARK):
+        hint = "only files that ganctl saved can be opened; this one is foreign, or cut short"
+        raise CheckpointError(f"{path} is not a ganctl checkpoint, or is truncated", hint)
+    if _sha256(file, size - DIGEST_BYTES) != tail[len(MARK) :]:
+        hint = "use another checkpoint of the run"
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not match", hint)
+
+
+def _read_metadata(file: IO[bytes], path: Path) -> Metadata:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if archive.getinfo(METADATA_MEMBER).file_size > MAX_METADATA_BYTES:
+                raise CheckpointError(f"{path} has more metadata than any checkpoint")
+            metadata = json.loads(archive.read(METADATA_MEMBER))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a ganctl checkpoint: it has no metadata") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a ganctl checkpoint")
+    version = metadata.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer ganctl (format {version}; this one reads {VERSION})",
+            hint="pip install --upgrade ganctl",
+        )
+    return metadata
+
+
+def _check_tree(payload: object, path: Path) -> None:
+    """Plain values and whole, dense tensors only: nothing that claims more than the file holds."""
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"{path} holds a {type(payload).__name__}, not a checkpoint")
+    for name, value in _leaves(payload, ""):
+        if isinstance(value, Tensor):
+            whole = value.layout == torch.strided and value.is_contiguous()
+            if not whole or value.untyped_storage().nbytes() != value.nbytes:
+                raise CheckpointError(f"{path}: the tensor {name} is not stored whole")
+        elif not isinstance(value, str | int | float | None):
+            raise CheckpointError(f"{path}: {name} is a {type(value).__name__}")
+
+
+def _leaves(value: object, name: str) -> Iterator[tuple[str, object]]:
+    """All tensors and plain values below `value`, with their paths, in sorted order."""
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from _leaves(value[key], f"{name}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}/{index}")
+    else:
+        yield name, value
+
+
+def _sha256(file: IO[bytes], count: int) -> bytes:
+    """The hexadecimal digest of the first `count` bytes."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while count > 0 and (block := file.read(min(count, BLOCK))):
+        digest.update(block)
+        count -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut (POSIX)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_cause(error: BaseException) -> str:
+    """What the system said; torch wraps the errors of its file object in a RuntimeError."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return str(error).split("\n")[0]

@@ -1,0 +1,34 @@
+"""`ganctl presets`."""
+
+from typing import Annotated
+
+import typer
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one, with its comments.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="The settings as JSON.")] = False,
+) -> None:
+    """List the presets, or print one.
+
+    \b
+    ganctl presets
+    ganctl presets celeba64 > mine.yaml
+    """
+    from ganctl import presets as known
+    from ganctl.cli import show
+
+    if json:
+        names = [name] if name else known.names()
+        configs = {each: known.load(each).model_dump() for each in names}
+        show.result_json(configs[name] if name else configs)
+    elif name:
+        print(known.path_of(name).read_text(), end="")
+    else:
+        for each in known.names():
+            config = known.load(each)
+            size = f"{config.data.resolution} x {config.data.resolution}"
+            show.result(
+                f"{each:16} {size:10} {config.train.steps:>9,} steps of {config.optim.batch_size}"
+                f" images  {config.data.source}"
+            )

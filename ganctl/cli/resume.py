@@ -1,0 +1,28 @@
+"""`ganctl resume`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def resume(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's folder.  [default: the newest under runs/]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Train to this step instead of the run's last one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Go on with a run from its newest good checkpoint, exactly as if it had never stopped.
+
+    \b
+    ganctl resume
+    ganctl resume runs/celeba64-001
+    ganctl resume runs/faces32-001 --steps 10000
+    """
+    from ganctl import runs
+    from ganctl.cli import training
+
+    training.resume(runs.find(run), device, steps)

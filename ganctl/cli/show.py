@@ -1,0 +1,168 @@
+"""How things are shown: results on stdout, everything else on stderr."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+
+
+def plain(text: object) -> str:
+    """Text that cannot move the cursor, change colours or ring the bell: controls are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def note(text: str) -> None:
+    """One line for the user, on stderr."""
+    console.print(plain(text), markup=False, soft_wrap=True)
+
+
+def result(text: str) -> None:
+    """One line of results, on stdout."""
+    print(plain(text))
+
+
+def result_json(value: object) -> None:
+    """JSON and nothing else, on stdout."""
+    json.dump(value, sys.stdout, indent=2)
+    print()
+
+
+class ProgressBar:
+    """A bar in a terminal, a line every tenth elsewhere, for work that counts to a known total."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._tenth = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(title)
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        if console.is_terminal:
+            self._bar.start()
+            self._bar.update(self._task, completed=done, total=total)
+        elif 10 * done // total > self._tenth:
+            self._tenth = 10 * done // total
+            note(f"{self.title}: {done:,} of {total:,}")
+
+
+class PlainWatcher:
+    """One line a log interval, for pipes and log files."""
+
+    def __init__(self, last_step: int) -> None:
+        self.last_step = last_step
+
+    def __enter__(self) -> "PlainWatcher":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def stepped(self, step: int) -> None:
+        pass
+
+    def measured(self, row: dict[str, Any]) -> None:
+        numbers = "  ".join(f"{name} {value}" for name, value in summary(row).items())
+        note(f"step {row['step']:,}/{self.last_step:,}  {numbers}")
+
+    def saved(self, step: int, path: str) -> None:
+        note(f"saved {path}")
+
+
+class LivePanel:
+    """A progress bar and the newest figures, redrawn in place."""
+
+    def __init__(self, title: str, first_step: int, last_step: int, save_every: int) -> None:
+        self.title = title
+        self.last_step = last_step
+        self.save_every = save_every
+        self._row: dict[str, Any] | None = None
+        self._saved = "nothing yet"
+        self._bar = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.percentage:.0f} %"),
+            TextColumn("left"), TimeRemainingColumn(), expand=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=last_step, completed=first_step)
+        self._live = Live(self._panel(), console=console, refresh_per_second=4)
+
+    def __enter__(self) -> "LivePanel":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.update(self._panel(), refresh=True)
+        self._live.stop()
+
+    def stepped(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def measured(self, row: dict[str, Any]) -> None:
+        self._row = row
+        self._live.update(self._panel())
+
+    def saved(self, step: int, path: str) -> None:
+        upcoming = min(self.last_step, (step // self.save_every + 1) * self.save_every)
+        self._saved = f"step {step:,}"
+        if step < self.last_step:
+            self._saved += f", next at {upcoming:,}"
+        self._live.update(self._panel())
+
+    def _panel(self) -> Panel:
+        figures = Table.grid(padding=(0, 2))
+        numbers = summary(self._row) if self._row else {"first figures": "soon"}
+        pairs = list({**numbers, "saved": self._saved}.items())
+        for left in range(0, len(pairs), 3):
+            cells = [
+                part for name, value in pairs[left : left + 3] for part in (f"[dim]{name}", value)
+            ]
+            figures.add_row(*cells)
+        return Panel(Group(self._bar, figures), title=plain(self.title), title_align="left")
+
+
+def watcher(
+    title: str, first_step: int, last_step: int, save_every: int
+) -> LivePanel | PlainWatcher:
+    """What suits stderr: a panel in a terminal, plain lines elsewhere."""
+    if console.is_terminal:
+        return LivePanel(title, first_step, last_step, save_every)
+    return PlainWatcher(last_step)
+
+
+def summary(row: dict[str, Any]) -> dict[str, str]:
+    """The figures of one metrics row, for people."""
+    shown = {
+        "images/s": f"{row['images_per_second']:.1f}",
+        "D loss": f"{row['d_loss']:.3f}",
+        "G loss": f"{row['g_loss']:+.3f}",
+        "D(real)": f"{row['real_score']:+.2f}",
+        "D(fake)": f"{row['fake_score']:+.2f}",
+    }
+    if row["gamma"]:
+        shown["gamma"] = " ".join(f"{value:+.3f}" for value in row["gamma"].values())
+    if row["sigma_max"] is not None:
+        shown["max sigma"] = f"{row['sigma_max']:.2f}"
+    return shown
+
+
+def duration(seconds: float) -> str:
+    """For example 3 h 05 min."""
+    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours} h {minutes % 60:02} min" if hours else f"{max(minutes, 1)} min"

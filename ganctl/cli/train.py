@@ -1,0 +1,71 @@
+"""`ganctl train`."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ganctl.errors import ConfigError
+
+DEFAULT_PRESET = "faces32"
+
+
+def train(
+    preset: Annotated[
+        str, typer.Option(help="A preset's name (see `ganctl presets`) or a .yaml file.")
+    ] = DEFAULT_PRESET,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="A folder, a zip, or faces, celeba, cifar10."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder.  [default: runs/PRESET-NNN]"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the generator.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in one update.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all randomness in the run.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try one real step, report, and write nothing.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: the report as JSON.")
+    ] = False,
+) -> None:
+    """Train a GAN: on the built-in faces, or on your own images.
+
+    \b
+    ganctl train
+    ganctl train --preset celeba64 --data img_align_celeba.zip
+    ganctl train --data photos/ --set data.resolution=64 --set model.attention.at=[32]
+    ganctl train --preset celeba64 --data photos/ --dry-run
+    """
+    from ganctl import presets
+    from ganctl.config import replace
+
+    if json and not dry_run:
+        raise ConfigError("--json needs --dry-run", "a training run writes metrics.jsonl by itself")
+    shorthands = {
+        "data.source": data, "train.steps": steps, "optim.batch_size": batch_size,
+        "train.seed": seed, "train.precision": precision,
+    }  # fmt: skip
+    config = presets.load(preset, settings or [])
+    given = {name: value for name, value in shorthands.items() if value is not None}
+    config = replace(config, given)
+
+    if dry_run:
+        from ganctl.cli import dry_run as trial
+
+        trial.dry_run(config, device, as_json=json)
+    else:
+        from ganctl.cli import training
+
+        title = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(preset).stem)
+        training.start(config, device, run, title)

@@ -1,0 +1,147 @@
+"""What `train` and `resume` have in common: device, data, watching, the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ganctl import checkpoint, runs, state
+from ganctl.cli import show
+from ganctl.config import Config, replace
+from ganctl.data.batches import Batches
+from ganctl.data.packing import PackedImages, pack
+from ganctl.data.sources import NAMED, open_source
+from ganctl.errors import ConfigError, GanctlError, OutOfMemoryError, Stopped
+from ganctl.runs import Run
+from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
+from ganctl.state import TrainState
+from ganctl.stopping import StopRequest
+from ganctl.train import PREVIEWS, save_reals, train
+
+SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index lists all
+
+
+def start(config: Config, device_name: str, folder: Path | None, title: str) -> None:
+    """Train a new run from its first step."""
+    device = choose_device(device_name)
+    prepare(device)
+    config = settle(config, device)
+    packed = _load_images(config)
+    run = runs.create(folder, title, config)
+    save_reals(packed.images[:PREVIEWS], run)
+    _train(state.create(config, device), config, run, packed, device)
+
+
+def resume(run: Run, device_name: str, steps: int | None) -> None:
+    """Go on from the newest whole checkpoint of `run`, to `steps` if given."""
+    run.lock()
+    run.sweep()
+    path = run.newest_checkpoint()
+    payload, metadata = checkpoint.read(path)
+    settings = state.config_of(metadata, path)
+    if steps is not None:
+        settings = replace(settings, {"train.steps": steps})
+    step = metadata["step"]
+    if step >= settings.train.steps:
+        show.note(f"{run.folder} is finished at step {step:,}")
+        show.note(f"hint: ganctl resume {run.folder} --steps {2 * step} trains on")
+        return
+    device = choose_device(device_name)
+    prepare(device)
+    packed = _load_images(settings)
+    if packed.fingerprint != metadata["data"]["fingerprint"]:
+        raise ConfigError(
+            f"the images at {settings.data.source} are not those that {run.folder} was trained on",
+            hint="restore them, or start another run on the new ones with `ganctl train`",
+        )
+    for name, now in fingerprint(device).items():
+        before = metadata["exactness"].get(name)
+        if before != now:
+            show.note(f"note: not bit-exact with the run so far: {name} was {before}, is {now}")
+    trained = state.create(settings, device)
+    trained.load(payload, path)
+    run.cut_metrics(step)
+    show.note(f"going on with {run.folder} from step {step:,}")
+    _train(trained, settings, run, packed, device)
+
+
+def _train(
+    trained: TrainState, config: Config, run: Run, packed: PackedImages, device: torch.device
+) -> None:
+    """Train to the end or to a signal, and say where everything is."""
+    show.note(
+        f"{run.folder}: {len(packed.images):,} images, {device.type}, {config.train.precision},"
+        f" {config.train.steps:,} steps"
+    )
+    data = {
+        "source": config.data.source, "n": len(packed.images), "fingerprint": packed.fingerprint,
+    }  # fmt: skip
+    watcher = show.watcher(
+        str(run.folder), trained.step, config.train.steps, config.train.checkpoint_every
+    )
+    batches = make_batches(packed, config, device)
+    run.set_status("running", trained.step)
+    try:
+        with StopRequest() as stop, watcher, out_of_memory_explained(config):
+            train(trained, batches, config, run, data, watcher, stop)
+    except Stopped as stopped:
+        run.set_status("stopped", trained.step, stopped.message)
+        raise
+    except GanctlError as error:
+        run.set_status("failed", trained.step, error.message)
+        raise
+    run.set_status("done", trained.step)
+    show.note(f"done. The last preview is {run.samples / f'{trained.step:09}.png'}")
+    show.note(f"next: ganctl sample {run.folder / 'ckpt.pt'} -n 64")
+    show.result(str(run.folder / "ckpt.pt"))
+
+
+def settle(config: Config, device: torch.device) -> Config:
+    """`config` with what depends on this machine made definite: precision and path."""
+    source = config.data.source
+    if source not in NAMED and Path(source).expanduser().exists():
+        source = str(Path(source).expanduser().resolve())  # so that `resume` works from anywhere
+    precision = choose_precision(config.train.precision, device)
+    return replace(config, {"data.source": source, "train.precision": precision})
+
+
+def make_batches(packed: PackedImages, config: Config, device: torch.device) -> Batches:
+    """The stream of real images that `config` describes."""
+    return Batches(
+        packed.images,
+        seed=config.train.seed,
+        flip=config.data.flip,
+        dequantize=config.data.dequantize,
+        device=device,
+    )
+
+
+@contextmanager
+def out_of_memory_explained(config: Config) -> Iterator[None]:
+    """Turn torch's ways of saying that memory is full into one."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        optim = config.optim
+        raise OutOfMemoryError(
+            f"out of memory with batch_size {optim.batch_size}"
+            f" in {optim.grad_accumulation} part(s) at {config.data.resolution} px",
+            hint=f"--set optim.grad_accumulation={2 * optim.grad_accumulation} halves what is needed",
+        ) from error
+
+
+def _load_images(config: Config) -> PackedImages:
+    """The packed images, and a word on those that were left out."""
+    source = open_source(config.data.source, config.data.resolution)
+    with show.ProgressBar("preparing images") as progress:
+        packed = pack(source, config.data.resolution, config.data.crop, progress)
+    if packed.skipped:
+        show.note(f"warning: {len(packed.skipped)} of {len(source)} files were left out:")
+        for entry in packed.skipped[:SHOWN_SKIPPED]:
+            show.note(f"  {entry.name}: {entry.reason}")
+        if len(packed.skipped) > SHOWN_SKIPPED:
+            show.note(f"  ... the others are listed in {packed.index}")
+    return packed

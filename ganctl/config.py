@@ -1,0 +1,180 @@
+"""The typed settings of one experiment: what is computed. Where and how fast is the command line's.
+
+No setting has a default here: a preset states every number, with its source beside it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ganctl.errors import ConfigError
+from ganctl.strict_yaml import KeyPath, Value
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Positive = Annotated[int, Field(ge=1, le=2**40)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Section(BaseModel):
+    """Settings are frozen, finite, and none may be unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where the images come from and how they are prepared; all but `source` make the cache key."""
+
+    source: str = Field(min_length=1, max_length=4096)  # folder, zip, or faces, celeba, cifar10
+    resolution: Literal[32, 64, 128, 256]  # side of the square images, in pixels
+    crop: int | None = Field(ge=8, le=16384)  # side of the centre square; null: the largest one
+    flip: bool  # mirror each image left to right with probability 1/2
+    dequantize: bool  # add uniform noise of one grey level to real images
+
+
+class AttentionConfig(Section):
+    """Where the self-attention blocks stand and which variant they are."""
+
+    at: list[int] = Field(max_length=6)  # map sizes that get a block; []: none
+    scaled: bool  # divide the logits by sqrt(C/8)
+    pooled: bool  # max-pool keys and values 2 x 2
+
+
+class ModelConfig(Section):
+    """The two networks."""
+
+    architecture: Literal["convnet"]
+    latent_dim: int = Field(ge=1, le=4096)  # length of z
+    width: int = Field(ge=8, le=512, multiple_of=8)  # channels at half the resolution
+    attention: AttentionConfig
+    g_spectral_norm: bool  # normalise the generator's weights
+    d_spectral_norm: bool  # normalise the discriminator's weights
+
+
+class LossConfig(Section):
+    """What the networks minimise."""
+
+    kind: Literal["hinge", "nonsaturating", "wasserstein"]
+    gradient_penalty: Weight  # lambda of WGAN-GP; 0: off
+    r1: Weight  # gamma of R1, on real images; 0: off
+
+
+class OptimConfig(Section):
+    """How the networks are updated: Adam, two learning rates, an average of G."""
+
+    g_lr: Rate
+    d_lr: Rate
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)]
+    batch_size: int = Field(ge=1, le=65536)  # images in one update
+    grad_accumulation: int = Field(ge=1, le=1024)  # passes a batch is split into, to save memory
+    d_steps_per_g: int = Field(ge=1, le=100)  # updates of D before each update of G
+    ema_half_life: Positive  # of the average of G's weights, in images
+
+
+class TrainConfig(Section):
+    """How long, in which arithmetic, and what is written down on the way."""
+
+    steps: Positive  # updates of G
+    seed: int = Field(ge=0, lt=2**63)
+    precision: Precision
+    log_every: Positive  # steps
+    preview_every: Positive  # steps
+    checkpoint_every: Positive  # steps
+    keep_checkpoints: int = Field(ge=2, le=10_000)  # newest files kept in a run
+
+
+class Config(Section):
+    """One experiment."""
+
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    train: TrainConfig
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Config":
+        possible = [size for size in (8, 16, 32, 64, 128) if size < self.data.resolution]
+        if not set(self.model.attention.at) <= set(possible):
+            raise ValueError(
+                f"model.attention.at is {self.model.attention.at}, but at resolution"
+                f" {self.data.resolution} attention can stand at {possible}"
+            )
+        if self.optim.batch_size % self.optim.grad_accumulation:
+            raise ValueError(
+                f"optim.batch_size {self.optim.batch_size} cannot be split into"
+                f" optim.grad_accumulation {self.optim.grad_accumulation} equal parts"
+            )
+        return self
+
+
+def validate(settings: dict[str, Value], origins: dict[KeyPath, str]) -> Config:
+    """The typed configuration; ConfigError names the first bad setting and where it was written."""
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _explain(first["type"], first["loc"], first["msg"], first["input"], origins) from None
+
+
+def replace(config: Config, changes: dict[str, Value]) -> Config:
+    """`config` with dotted settings changed, for example {"train.steps": 100}, and validated."""
+    settings = config.model_dump()
+    for name, value in changes.items():
+        section, key = name.split(".")
+        settings[section][key] = value
+    return validate(settings, {})
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as a file that `ganctl train --preset FILE` accepts."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def setting_names() -> list[str]:
+    """All settings, dotted: data.source, ..., train.keep_checkpoints."""
+    return _names(Config, "")
+
+
+def _names(section: type[BaseModel], prefix: str) -> list[str]:
+    names: list[str] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            names += _names(field.annotation, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _explain(
+    kind: str, loc: tuple[str | int, ...], reason: str, value: object, origins: dict[KeyPath, str]
+) -> ConfigError:
+    name = ".".join(str(part) for part in loc)
+    origin = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), "")
+    prefix = f"{origin}: " if origin else ""
+    if kind == "extra_forbidden":
+        return ConfigError(f"{prefix}unknown setting {name}", hint=did_you_mean(name))
+    if kind == "missing":
+        hint = "a preset states every setting; start it with `extends: celeba64`"
+        return ConfigError(f"{prefix}the setting {name} is missing", hint=hint)
+    if kind == "value_error":
+        return ConfigError(prefix + reason.removeprefix("Value error, "))
+    reason = reason.removeprefix("Input ")
+    return ConfigError(f"{prefix}{name} is {value!r}, but it {reason}")
+
+
+def did_you_mean(name: str) -> str:
+    """A hint with the setting most like `name`, letters in any order (lr_g is g_lr)."""
+    from difflib import SequenceMatcher
+
+    def likeness(known: str) -> float:
+        pairs = ((name, known), (sorted(name), sorted(known)))
+        return max(SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+
+    best = max(setting_names(), key=likeness)
+    if likeness(best) < 0.75:
+        return "`ganctl presets celeba64` prints all settings"
+    return f"did you mean {best}?"

@@ -1,0 +1,47 @@
+"""One file's bytes to one square RGB image, whatever mode, orientation or size it has."""
+
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ganctl.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # no other parser of Pillow ever runs
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_PIXELS = 64_000_000  # checked in the header, before anything is decoded
+
+
+def decode(file: IO[bytes]) -> Image.Image:
+    """The first frame as an upright RGB image; transparency becomes white.
+
+    Raises DataError, or what Pillow raises for damaged files (OSError, ValueError, SyntaxError).
+    """
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey
+        levels = np.asarray(image).astype(np.int64) >> 8
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, resolution: int, crop: int | None) -> np.ndarray:
+    """(resolution, resolution, 3) uint8: the centre square of side `crop`, antialiased bilinear.
+
+    `crop` None, or larger than the image, means the largest centre square.
+    """
+    side = min(image.width, image.height, crop or max(image.size))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side != resolution or image.size != (side, side):
+        size = (resolution, resolution)
+        image = image.resize(size, Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)

@@ -1,0 +1,48 @@
+"""The two data sets that torchvision can download, and the way out when it cannot."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ganctl.data.cache import cache_folder
+from ganctl.errors import DataError
+
+Downloaded = TypeVar("Downloaded")
+
+
+def celeba() -> Path:
+    """The folder of CelebA's 202,599 aligned 178 x 218 JPEG files, downloaded if need be."""
+    root = cache_folder() / "downloads"
+    folder = root / "celeba" / "img_align_celeba"
+    if not folder.is_dir():
+        from torchvision.datasets import CelebA
+
+        hint = (
+            "get img_align_celeba.zip with a browser, from the CelebA page of the Multimedia"
+            " Laboratory (CUHK), and give it: --data img_align_celeba.zip"
+        )
+        _download(lambda: CelebA(root, split="all", download=True), "CelebA", hint)
+    return folder
+
+
+def cifar10() -> np.ndarray:
+    """(50000, 32, 32, 3) uint8: CIFAR-10's training images, downloaded if need be."""
+    from torchvision.datasets import CIFAR10
+
+    root = cache_folder() / "downloads"
+    hint = f"put cifar-10-python.tar.gz into {root}, or give a folder of images: --data FOLDER"
+    return np.asarray(_download(lambda: CIFAR10(root, download=True), "CIFAR-10", hint).data)
+
+
+def _download(fetch: Callable[[], Downloaded], title: str, hint: str) -> Downloaded:
+    """What `fetch` returns, its chatter on stderr; torchvision's many errors become one sentence."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return fetch()
+    except (OSError, RuntimeError, ImportError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise DataError(f"{title} could not be downloaded: {reason}", hint) from error

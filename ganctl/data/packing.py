@@ -1,0 +1,203 @@
+"""Decoding a source once, with all cores, into one flat file of uint8 pixels that is then mapped.
+
+A pack is a folder in the cache: `images.u8`, the pixels of N images as (N, R, R, 3) bytes, and
+`index.json`. Its name is a digest of the source's key and the preparation settings.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from ganctl.data.cache import cache_folder
+from ganctl.data.decoding import fit
+from ganctl.data.sources import Source
+from ganctl.errors import DataError, StorageError
+
+VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
+CHUNK = 256  # images a worker decodes at a time
+ALONE = 1024  # up to this many images, starting workers costs more than it saves
+UNREADABLE_FILES, UNREADABLE_SHARE = 10, 0.1  # tolerated: the larger of the two
+UNREADABLE_ERRORS = (OSError, ValueError, SyntaxError, DataError)  # what damaged images raise
+
+Progress = Callable[[int, int], None]  # images done, of how many
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left out."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """Prepared images: (N, R, R, 3) uint8, read-only; and what identifies them."""
+
+    images: np.ndarray
+    fingerprint: str  # of the pixels, whatever the files are called and wherever they are
+    skipped: list[Skipped]
+    index: Path | None = None  # the cache's index.json, which lists all that was skipped
+
+
+def pack(source: Source, resolution: int, crop: int | None, progress: Progress) -> PackedImages:
+    """The images of `source` from the cache, or decoded into it now.
+
+    Raises DataError if too many files are unreadable, StorageError if the cache cannot be written.
+    """
+    settings = f"{VERSION}\0{resolution}\0{crop}\0{source.key()}"
+    folder = cache_folder() / "packed" / hashlib.sha256(settings.encode()).hexdigest()[:32]
+    if not (folder / "index.json").is_file():
+        try:
+            _build(source, resolution, crop, folder, progress)
+        except OSError as error:
+            hint = "GANCTL_CACHE=FOLDER chooses another place"
+            raise StorageError(f"cannot write the image cache {folder}: {error}", hint) from error
+    return _open(folder, resolution)
+
+
+def decode_some(source: Source, resolution: int, crop: int | None, count: int) -> PackedImages:
+    """The first `count` readable images, in memory: nothing is written."""
+    decoded = (_prepare(source, index, resolution, crop) for index in range(len(source)))
+    readable = list(islice((image for image in decoded if not isinstance(image, Skipped)), count))
+    if not readable:
+        raise DataError(f"none of the {len(source)} images can be read")
+    return PackedImages(np.stack(readable), fingerprint="", skipped=[])
+
+
+def _build(
+    source: Source, resolution: int, crop: int | None, folder: Path, progress: Progress
+) -> None:
+    """Write the pack under a temporary name, then rename it: a pack is complete or absent."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        pixels = building / "images.u8"
+        skipped = _decode_all(source, resolution, crop, pixels, progress)
+        n = len(source) - len(skipped)
+        _check_skipped([skipped[index] for index in sorted(skipped)], len(source))
+        _close_gaps(pixels, set(skipped), len(source), resolution**2 * 3)
+        with pixels.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+        index = {
+            "n": n,
+            "fingerprint": fingerprint,
+            "skipped": [asdict(skipped[index]) for index in sorted(skipped)],
+        }
+        (building / "index.json").write_text(json.dumps(index, indent=1))
+        if not folder.exists():
+            building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _open(folder: Path, resolution: int) -> PackedImages:
+    index = json.loads((folder / "index.json").read_text())
+    shape = (index["n"], resolution, resolution, 3)
+    try:
+        images = np.memmap(folder / "images.u8", dtype=np.uint8, mode="r", shape=shape)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the image cache {folder} is damaged: {error}", hint="delete that folder and try again"
+        ) from error
+    skipped = [Skipped(**entry) for entry in index["skipped"]]
+    return PackedImages(images, index["fingerprint"], skipped, folder / "index.json")
+
+
+def _decode_all(
+    source: Source, resolution: int, crop: int | None, pixels: Path, progress: Progress
+) -> dict[int, Skipped]:
+    """Write image i at its place in `pixels` for every i; returns what could not be read."""
+    total = len(source)
+    with pixels.open("wb") as file:
+        os.truncate(file.fileno(), total * resolution**2 * 3)
+    chunks = [range(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
+    workers = min(os.cpu_count() or 1, len(chunks))
+    skipped: dict[int, Skipped] = {}
+    done = 0
+    if workers == 1 or total <= ALONE:
+        for chunk in chunks:
+            skipped |= _decode_chunk(source, resolution, crop, pixels, chunk)
+            done += len(chunk)
+            progress(done, total)
+        return skipped
+    # spawn: a forked child of a process that has run torch could hang in its thread pools.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
+    try:
+        arguments = (source, resolution, crop, pixels)
+        futures = {pool.submit(_decode_chunk, *arguments, chunk): chunk for chunk in chunks}
+        for future in as_completed(futures):
+            skipped |= future.result()
+            done += len(futures[future])
+            progress(done, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return skipped
+
+
+def _decode_chunk(
+    source: Source, resolution: int, crop: int | None, pixels: Path, chunk: range
+) -> dict[int, Skipped]:
+    skipped = {}
+    with pixels.open("r+b") as file:
+        for index in chunk:
+            image = _prepare(source, index, resolution, crop)
+            if isinstance(image, Skipped):
+                skipped[index] = image
+            else:
+                file.seek(index * image.nbytes)
+                file.write(image.tobytes())
+    return skipped
+
+
+def _prepare(source: Source, index: int, resolution: int, crop: int | None) -> np.ndarray | Skipped:
+    """(resolution, resolution, 3) uint8, or why there is none."""
+    try:
+        return fit(source.read(index), resolution, crop)
+    except UNREADABLE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Skipped(source.name(index), reason[:200])
+
+
+def _check_skipped(skipped: list[Skipped], total: int) -> None:
+    tolerated = max(UNREADABLE_FILES, UNREADABLE_SHARE * total)
+    if len(skipped) > tolerated or len(skipped) == total:
+        examples = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
+        raise DataError(
+            f"{len(skipped)} of {total} images cannot be read ({examples})",
+            hint="remove or replace the damaged files; a few are left out by themselves",
+        )
+
+
+def _close_gaps(pixels: Path, skipped: set[int], total: int, size: int) -> None:
+    """Move images down over the places of those left out, and cut the file to what remains."""
+    if not skipped:
+        return
+    with pixels.open("r+b") as file:
+        kept = 0
+        for index in range(total):
+            if index in skipped:
+                continue
+            if index != kept:
+                file.seek(index * size)
+                image = file.read(size)
+                file.seek(kept * size)
+                file.write(image)
+            kept += 1
+        file.truncate(kept * size)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of the terminal; only the first is to act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,68 @@
+"""What D and G minimise, and the penalties on D's gradient. All in fp32; scores are (B,)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
+
+
+class Loss(NamedTuple):
+    """A pair of losses, each a mean over the batch: ()."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]  # of real and fake scores
+    generator: Callable[[Tensor], Tensor]  # of fake scores
+
+
+def hinge_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]: SAGAN eq. 4; 2 where D is 0."""
+    return relu(1 - real_scores).mean() + relu(1 + fake_scores).mean()
+
+
+def negative_mean(fake_scores: Tensor) -> Tensor:
+    """-E[D(G(z))]: SAGAN eq. 4, and the Wasserstein generator's."""
+    return -fake_scores.mean()
+
+
+def nonsaturating_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """-E[log s(D(x))] - E[log(1 - s(D(G(z))))], s the sigmoid: Goodfellow et al. 2014, eq. 1."""
+    return softplus(-real_scores).mean() + softplus(fake_scores).mean()
+
+
+def nonsaturating_g(fake_scores: Tensor) -> Tensor:
+    """-E[log s(D(G(z)))]: Goodfellow et al. 2014, section 3."""
+    return softplus(-fake_scores).mean()
+
+
+def wasserstein_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[D(G(z))] - E[D(x)]: Arjovsky et al. 2017, with the sign that D minimises."""
+    return fake_scores.mean() - real_scores.mean()
+
+
+LOSSES = {
+    "hinge": Loss(hinge_d, negative_mean),
+    "nonsaturating": Loss(nonsaturating_d, nonsaturating_g),
+    "wasserstein": Loss(wasserstein_d, negative_mean),
+}
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """(): E[(|grad D(x)| - 1)^2] between real and fake images (WGAN-GP, Gulrajani et al. 2017, eq. 3).
+
+    real, fake: (B, 3, H, W); mix: (B, 1, 1, 1) in [0, 1], the share of the real image.
+    """
+    between = (mix * real + (1 - mix) * fake).detach()
+    return (_gradient(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+    """(): E[|grad D(x)|^2] / 2 at real images (B, 3, H, W): Mescheder et al. 2018, eq. 9."""
+    return _gradient(discriminator, real).square().flatten(1).sum(1).mean() / 2
+
+
+def _gradient(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """(B, 3, H, W): of each score with respect to its image, differentiable once more."""
+    images = images.detach().requires_grad_()
+    scores = discriminator(images)
+    return torch.autograd.grad(scores.sum(), images, create_graph=True)[0].float()

@@ -1,0 +1,26 @@
+"""The networks. Only `build_networks` knows the configuration; the classes take plain arguments."""
+
+import torch
+
+from ganctl.config import DataConfig, ModelConfig
+from ganctl.models.convnet import Discriminator, Generator
+
+
+def build_networks(
+    model: ModelConfig, data: DataConfig, stream: torch.Generator
+) -> tuple[Generator, Discriminator]:
+    """G and D on the CPU, initialised from `stream`; torch's own random state is left as it was."""
+    layout = {
+        "resolution": data.resolution,
+        "width": model.width,
+        "attention_at": model.attention.at,
+        "attention_scaled": model.attention.scaled,
+        "attention_pooled": model.attention.pooled,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream.initial_seed())
+        generator = Generator(
+            latent_dim=model.latent_dim, spectral_norm=model.g_spectral_norm, **layout
+        )
+        discriminator = Discriminator(spectral_norm=model.d_spectral_norm, **layout)
+    return generator, discriminator

@@ -1,0 +1,57 @@
+"""The self-attention block of SAGAN: Zhang et al. 2019, https://arxiv.org/abs/1805.08318.
+
+Where the paper's text and its authors' code differ, this is the code
+(brain-research/self-attention-gan, non_local.py): values have C/2 channels, keys and values are
+max-pooled 2 x 2, and a last 1 x 1 convolution leads back to C channels.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from ganctl.models.layers import conv
+
+
+class SelfAttention(nn.Module):
+    """x -> x + gamma * attention(x), with gamma = 0 at the start: a new block is the identity.
+
+    `scaled` divides the logits by sqrt(C/8), as the article does and the paper does not.
+    `pooled` max-pools keys and values, as the authors' code does and the paper's text does not.
+    """
+
+    def __init__(
+        self, channels: int, *, scaled: bool, pooled: bool, spectral_norm: bool = True
+    ) -> None:
+        """`channels` must be a multiple of 8; the four 1 x 1 convolutions have no bias."""
+        super().__init__()
+        if channels % 8:
+            raise ValueError(f"attention needs a multiple of 8 channels, got {channels}")
+        narrow, half = channels // 8, channels // 2
+        self.query = conv(channels, narrow, 1, bias=False, spectral_norm=spectral_norm)
+        self.key = conv(channels, narrow, 1, bias=False, spectral_norm=spectral_norm)
+        self.value = conv(channels, half, 1, bias=False, spectral_norm=spectral_norm)
+        self.output = conv(half, channels, 1, bias=False, spectral_norm=spectral_norm)
+        self.gamma = nn.Parameter(torch.zeros(()))
+        self.scale = 1 / math.sqrt(narrow) if scaled else 1.0
+        self.pooled = pooled
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, M); row j says where position j looks, and sums to 1 (eq. 1).
+
+        N = H * W; M = N / 4 with pooled keys, else N.
+        """
+        query = self.query(x).flatten(2)  # (B, C/8, N)
+        key = self._pool(self.key(x)).flatten(2)  # (B, C/8, M)
+        return (self.scale * query.mT @ key).softmax(dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), eq. 2 and 3."""
+        value = self._pool(self.value(x)).flatten(2)  # (B, C/2, M)
+        attended = self.attention_map(x) @ value.mT  # (B, N, C/2)
+        attended = attended.mT.unflatten(2, x.shape[2:])  # (B, C/2, H, W)
+        return x + self.gamma * self.output(attended)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return max_pool2d(x, 2) if self.pooled else x

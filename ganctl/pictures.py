@@ -1,0 +1,44 @@
+"""Image tensors as PNG files and grids."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8, rounded to the nearest level."""
+    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """(B, H, W, 3) uint8 -> one picture, row by row, as square as B allows; gaps stay white."""
+    count, height, width, _ = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    cells = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
+    cells[:count] = images
+    cells = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    return cells.reshape(rows * height, columns * width, 3)
+
+
+def png(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as the bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+def save_png(image: np.ndarray, path: Path) -> None:
+    """Write (H, W, 3) uint8 to `path`: complete, or not at all."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        temporary.write_bytes(png(image))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

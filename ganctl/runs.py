@@ -1,0 +1,233 @@
+"""The folder of one run: what is in it, which checkpoint is newest, who may write to it.
+
+runs/faces32-001/
+  config.yaml  run.json  metrics.jsonl  status.json  LOCK
+  samples/000001000.png          fixed noise, averaged weights
+  checkpoints/step-000010000.pt  complete, verified, never changed
+  ckpt.pt                        a link to the newest, for convenience; never trusted
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from ganctl import checkpoint
+from ganctl.checkpoint import Metadata, Payload
+from ganctl.config import Config, to_yaml
+from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError
+
+ROOT = Path("runs")
+CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
+log = logging.getLogger("ganctl")
+
+
+@dataclass
+class Run:
+    """One run's folder, created or opened; `lock` it before writing."""
+
+    folder: Path
+    run_id: str
+    _lock: TextIO | None = None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    def lock(self) -> None:
+        """Take the run for this process until it ends; RunBusyError names who has it.
+
+        The lock is the kernel's and per process (POSIX): it goes with its owner, also after kill -9.
+        """
+        file = (self.folder / "LOCK").open("a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise RunBusyError(
+                f"{self.folder} is in use by {owner}", hint="wait for it, or start another run"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        self._lock = file
+
+    def save(self, step: int, payload: Payload, metadata: Metadata, keep: int) -> Path:
+        """Write the checkpoint of `step`, then point ckpt.pt at it, then drop the oldest.
+
+        Does nothing if that step was saved before. Raises StorageError.
+        """
+        path = self.checkpoints / f"step-{step:09}.pt"
+        if not path.exists():
+            identity = {"id": self.run_id, "name": self.name}
+            checkpoint.write(path, payload, {"run": identity, **metadata})
+        try:
+            _link(self.folder / "ckpt.pt", path)
+            for old in _newest_first(self.checkpoints)[keep:]:
+                old.unlink()
+        except OSError as error:
+            log.warning("step %d is saved, but tidying up %s failed: %s", step, self.folder, error)
+        return path
+
+    def newest_checkpoint(self) -> Path:
+        """The newest checkpoint that is whole; damaged ones are skipped with a warning."""
+        paths = _newest_first(self.checkpoints)
+        for path in paths:
+            try:
+                checkpoint.verify(path)
+                return path
+            except CheckpointError as error:
+                log.warning("skipped: %s", error)
+        found = f"{len(paths)} damaged" if paths else "nothing saved yet"
+        raise CheckpointError(
+            f"{self.folder} has no usable checkpoint ({found})",
+            hint=f"start again: ganctl train --preset {self.folder / 'config.yaml'}",
+        )
+
+    def sweep(self) -> None:
+        """Delete what a killed process left half-written; call with the lock held."""
+        for path in self.checkpoints.glob(".tmp-*"):
+            path.unlink(missing_ok=True)
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl; losing it must not end the run."""
+        try:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            log.warning("metrics of step %s were not written: %s", row["step"], error.strerror)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the rows after `step`, which a resumed run is about to write again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            rows = [line for line in _rows(path) if json.loads(line)["step"] <= step]
+            _write_text(path, "".join(f"{row}\n" for row in rows))
+
+    def set_status(self, state: str, step: int, reason: str = "") -> None:
+        """Say in status.json how the run stands: running, done, stopped or failed."""
+        status = {"state": state, "step": step, "reason": reason, "pid": os.getpid()}
+        try:
+            _write_text(self.folder / "status.json", json.dumps(status) + "\n")
+        except OSError as error:
+            log.warning("status.json was not written: %s", error.strerror)
+
+
+def create(folder: Path | None, title: str, config: Config) -> Run:
+    """A new run, locked: in `folder`, or in the next free runs/<title>-NNN.
+
+    Raises RunBusyError if `folder` holds a run already, StorageError if it cannot be written.
+    """
+    if folder is not None and folder.exists():
+        if not folder.is_dir():
+            raise ConfigError(f"--run {folder} is a file, not a folder")
+        if (folder / "run.json").exists():
+            hint = f"go on with `ganctl resume {folder}`, or choose another --run"
+            raise RunBusyError(f"{folder} holds a run already", hint)
+    try:
+        if folder is None:
+            folder = _next_free(title)
+        for part in (folder / "checkpoints", folder / "samples"):
+            part.mkdir(parents=True, exist_ok=True)
+        run = Run(folder, run_id=uuid.uuid4().hex)
+        run.lock()
+        _write_text(folder / "config.yaml", to_yaml(config))
+        identity = {"id": run.run_id, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        _write_text(folder / "run.json", json.dumps(identity) + "\n")
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder or ROOT}: {error.strerror}") from error
+    return run
+
+
+def find(target: Path | None) -> Run:
+    """The run in the folder `target`, or called so under runs/, or the newest one there."""
+    if target is None:
+        runs = [run for run, _ in sorted(_runs_below(ROOT), key=lambda pair: pair[1])]
+        if not runs:
+            hint = "train one with `ganctl train`, or name a run's folder"
+            raise CheckpointError(f"there is no run under {ROOT}/", hint)
+        return runs[-1]
+    for folder in (target, ROOT / target):
+        if (folder / "run.json").is_file():
+            return Run(folder, run_id=_identity(folder)["id"])
+    raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it")
+
+
+def find_checkpoint(target: Path | None) -> Path:
+    """The checkpoint file `target`, or the newest whole one of the run that `target` names."""
+    if target is not None and target.exists() and not target.is_dir():
+        return target
+    if target is not None and target.suffix == ".pt":
+        raise CheckpointError(f"there is no checkpoint {target}")
+    return find(target).newest_checkpoint()
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    try:
+        identity = json.loads((folder / "run.json").read_text())
+        return {"id": str(identity["id"]), "created": str(identity["created"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}/run.json is damaged") from error
+
+
+def _runs_below(root: Path) -> Iterator[tuple[Run, tuple[str, str]]]:
+    for path in root.glob("*/run.json"):
+        identity = _identity(path.parent)
+        yield Run(path.parent, identity["id"]), (identity["created"], path.parent.name)
+
+
+def _next_free(title: str) -> Path:
+    ROOT.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = ROOT / f"{title}-{number:03}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _newest_first(checkpoints: Path) -> list[Path]:
+    steps = {path: CHECKPOINT.fullmatch(path.name) for path in checkpoints.glob("step-*.pt")}
+    numbered = {path: int(match[1]) for path, match in steps.items() if match}
+    return sorted(numbered, key=lambda path: numbered[path], reverse=True)
+
+
+def _rows(path: Path) -> Iterator[str]:
+    """The complete lines of a file whose last one a kill may have torn."""
+    for line in path.read_text().splitlines():
+        try:
+            json.loads(line)
+        except ValueError:
+            continue
+        yield line
+
+
+def _link(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".tmp-{link.name}-{os.getpid()}")
+    temporary.symlink_to(target.relative_to(link.parent))
+    temporary.replace(link)
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)

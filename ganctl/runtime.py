@@ -1,0 +1,109 @@
+"""Where and in which arithmetic a run computes, and where its random numbers come from."""
+
+import hashlib
+import os
+import platform
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch.nn.functional import conv2d
+
+from ganctl.config import Precision
+from ganctl.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; auto is the first of CUDA, MPS and CPU that is there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((kind for kind, there in available.items() if there), "cpu")
+    if not available.get(name, True):
+        raise ConfigError(f"this machine has no {name} device", hint="use --device auto or cpu")
+    return torch.device(name)
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Precision:
+    """auto made definite: bf16 where the device computes faster in it, else fp32."""
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("fp16 is not for CPUs", hint="use --precision auto, bf16 or fp32")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and _bf16_is_faster() else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Run convolutions and matrix products in `precision`; weights and losses stay fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def prepare(device: torch.device) -> None:
+    """Settings of the device that hold for the whole process."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays fp32
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
+def random_stream(seed: int, purpose: str, *position: int) -> torch.Generator:
+    """A generator that is a pure function of its arguments, on the CPU for every device.
+
+    All noise, order and initial weights come from such streams, so an interrupted run draws what
+    an uninterrupted one would, and looking at a run draws nothing from it.
+    """
+    name = f"{seed}/{purpose}/{'/'.join(map(str, position))}"
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
+
+
+def fingerprint(device: torch.device) -> dict[str, str | int]:
+    """What the bytes of a result depend on besides configuration and data."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most this process has held, on the GPU if it has one, else in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if os.name != "posix":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device has been given to do, before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _bf16_is_faster() -> bool:
+    """Whether one convolution of the networks' kind gains at least a quarter in bf16 (0.1 s)."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(8, 64, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
+        weight = torch.ones(64, 64, 5, 5, dtype=dtype)
+        conv2d(x, weight, padding=2)  # warm-up
+        rounds = []
+        for _ in range(5):
+            started_at = time.perf_counter()
+            conv2d(x, weight, padding=2)
+            rounds.append(time.perf_counter() - started_at)
+        seconds[dtype] = min(rounds)
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]

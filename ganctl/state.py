@@ -1,0 +1,184 @@
+"""Everything a run consists of between two steps, and how it goes into a checkpoint and back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ganctl
+from ganctl import checkpoint, config, ema
+from ganctl.checkpoint import Metadata, Payload
+from ganctl.config import Config
+from ganctl.errors import CheckpointError, ConfigError
+from ganctl.models import build_networks
+from ganctl.runtime import fingerprint, random_stream
+
+FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
+
+
+@dataclass
+class TrainState:
+    """Its fields are exactly what a checkpoint holds; all randomness is a function of `step`."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_ema: nn.Module
+    g_optimizer: torch.optim.Adam
+    d_optimizer: torch.optim.Adam
+    g_scaler: torch.amp.GradScaler
+    d_scaler: torch.amp.GradScaler
+    step: int  # finished updates of G
+
+    def payload(self) -> Payload:
+        """One section for each field: plain values and tensors on the CPU."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def load(self, payload: Payload, path: Path) -> None:
+        """Take over a payload; CheckpointError names the first thing that does not fit."""
+        for field in fields(self):
+            if field.name not in payload:
+                raise CheckpointError(f"{path}: {field.name} is missing")
+        for field in fields(self):
+            part, section = getattr(self, field.name), payload[field.name]
+            if isinstance(part, nn.Module):
+                load_network(part, section, f"{path}: {field.name}")
+            elif isinstance(part, torch.optim.Adam):
+                _check_moments(part, section, f"{path}: {field.name}")
+                part.load_state_dict(section)
+            elif isinstance(part, torch.amp.GradScaler):
+                part.load_state_dict(section)
+            else:
+                setattr(self, field.name, section)
+
+
+def create(config: Config, device: torch.device) -> TrainState:
+    """The state before the first step: initial weights are a function of the seed alone."""
+    networks = build_networks(config.model, config.data, random_stream(config.train.seed, "init"))
+    generator, discriminator = (network.to(device) for network in networks)
+    scaled = config.train.precision == "fp16"
+    return TrainState(
+        generator=generator,
+        discriminator=discriminator,
+        generator_ema=ema.average_of(generator),
+        g_optimizer=_adam(generator, config.optim.g_lr, config, device),
+        d_optimizer=_adam(discriminator, config.optim.d_lr, config, device),
+        g_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
+        d_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
+        step=0,
+    )
+
+
+def describe(state: TrainState, config: Config, device: torch.device, data: Metadata) -> Metadata:
+    """What a checkpoint says of itself; `data` identifies the images."""
+    return {
+        "ganctl": ganctl.__version__,
+        "step": state.step,
+        "images": state.step * config.optim.d_steps_per_g * config.optim.batch_size,
+        "config": config.model_dump(),
+        "exactness": fingerprint(device),
+        "data": data,
+    }
+
+
+def config_of(metadata: Metadata, path: Path) -> Config:
+    """The configuration in a checkpoint, held to the same limits as one in a file."""
+    try:
+        return config.validate(metadata["config"], {})
+    except KeyError as error:
+        raise CheckpointError(f"{path} holds no configuration") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a bad configuration: {error.message}") from error
+
+
+def first_bad_tensor(payload: Payload) -> str | None:
+    """The name of a tensor in `payload` with a value that is not finite, if there is one."""
+    for name, tensor in tensors_in(payload):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return name
+    return None
+
+
+def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dicts, with dotted names."""
+    if isinstance(value, Tensor):
+        yield name.removeprefix("."), value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{name}.{key}")
+
+
+def load_networks(path: Path) -> tuple[dict[str, nn.Module], Metadata]:
+    """The networks in a checkpoint, on the CPU in eval mode, by the names of TrainState's fields."""
+    payload, metadata = checkpoint.read(path)
+    config = config_of(metadata, path)
+    generator, discriminator = build_networks(config.model, config.data, torch.Generator())
+    average = ema.average_of(generator)
+    networks = {
+        "generator": generator, "discriminator": discriminator, "generator_ema": average,
+    }  # fmt: skip
+    for name, network in networks.items():
+        load_network(network, payload.get(name), f"{path}: {name}")
+        network.eval().requires_grad_(False)
+    return networks, metadata
+
+
+def load_network(network: nn.Module, section: Any, where: str) -> None:
+    """Fill `network` after checking that names, shapes and types agree and all is finite."""
+    expected = network.state_dict()
+    if not isinstance(section, dict) or set(section) != set(expected):
+        odd = sorted(set(section if isinstance(section, dict) else ()) ^ set(expected))
+        raise CheckpointError(f"{where}: {odd[0] if odd else 'all'} is missing or unexpected")
+    for name, tensor in expected.items():
+        given = section[name]
+        if not isinstance(given, Tensor) or (given.shape, given.dtype) != (
+            tensor.shape,
+            tensor.dtype,
+        ):
+            kind = (
+                f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else "no tensor"
+            )
+            raise CheckpointError(
+                f"{where}.{name} is {kind}, not {tensor.dtype} {tuple(tensor.shape)}"
+            )
+        if given.is_floating_point() and not given.isfinite().all():
+            raise CheckpointError(f"{where}.{name} has values that are not finite")
+    network.load_state_dict(section)
+
+
+def _adam(network: nn.Module, lr: float, config: Config, device: torch.device) -> torch.optim.Adam:
+    beta1, beta2 = config.optim.betas
+    fused = device.type in FUSED_ADAM
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=(beta1, beta2), fused=fused)
+
+
+def _check_moments(optimizer: torch.optim.Adam, section: Any, where: str) -> None:
+    """Adam's own loading checks neither shapes nor finiteness."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    try:
+        states = section["state"]
+        groups = section["param_groups"]
+        if len(groups) != 1 or groups[0]["params"] != list(range(len(parameters))):
+            raise CheckpointError(f"{where} does not fit the network")
+        for index, moments in states.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moment = moments[name]
+                if moment.shape != parameters[index].shape or not moment.isfinite().all():
+                    raise CheckpointError(f"{where}: {name} of parameter {index} does not fit")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{where} is not the state of an Adam optimizer") from error
+
+
+def _plain(part: Any) -> Any:
+    """Modules and optimizers as nested dicts and lists of values and whole CPU tensors."""
+    if hasattr(part, "state_dict"):
+        part = part.state_dict()
+    if isinstance(part, Tensor):
+        return part.detach().cpu().contiguous().clone()
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_plain(value) for value in part]
+    return part
