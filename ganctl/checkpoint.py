@@ -4,7 +4,7 @@ The file is what `torch.save` writes, an ordinary zip archive, plus two things:
 
     archive/data.pkl, archive/data/*    the payload; `torch.load(path, weights_only=True)` reads it
     archive/ganctl.json                 the metadata, readable without torch
-    the archive's end comment           "ganctl-sha256:" and the SHA-256 of every byte before the digest
+    the archive's end comment           "ganctl-sha256:" and the SHA-256 of all bytes before it
 
 torch checks no checksum when it loads, and a damaged file can load without an error and with other
 contents; so the digest over the whole file is checked first. The digest shows damage, not origin:
@@ -52,8 +52,7 @@ def write(path: Path, payload: Payload, metadata: Metadata) -> None:
             _write_archive(file, payload, _complete(metadata, payload))
             file.flush()
             os.fsync(file.fileno())
-            file.seek(0)
-            _check_digest(file, path)
+        read(temporary)  # what was written can be opened safely, before anything relies on it
         temporary.rename(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError, CheckpointError) as error:
@@ -95,7 +94,8 @@ def digest_of(section: object) -> str:
     for name, value in _leaves(section, ""):
         if isinstance(value, Tensor):
             digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            digest.update(content.data)
         else:
             digest.update(f"{name}\0{value!r}\0".encode())
     return digest.hexdigest()

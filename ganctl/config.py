@@ -3,7 +3,7 @@
 No setting has a default here: a preset states every number, with its source beside it.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import yaml
@@ -120,7 +120,7 @@ def validate(settings: dict[str, Value], origins: dict[KeyPath, str]) -> Config:
         raise _explain(first["type"], first["loc"], first["msg"], first["input"], origins) from None
 
 
-def replace(config: Config, changes: dict[str, Value]) -> Config:
+def replace(config: Config, changes: Mapping[str, Value]) -> Config:
     """`config` with dotted settings changed, for example {"train.steps": 100}, and validated."""
     settings = config.model_dump()
     for name, value in changes.items():

@@ -35,10 +35,10 @@ def update(average: nn.Module, generator: nn.Module, decay: float) -> None:
     they belong to the averaged weights, so the average has its own and advances them itself
     (averaging unit vectors shortens them, which would inflate every weight).
     """
-    averaged, live = list(average.parameters()), list(generator.parameters())
-    torch._foreach_lerp_(averaged, live, 1 - decay)
-    for kept, module in zip(average.modules(), generator.modules(), strict=True):
-        if isinstance(kept, nn.BatchNorm2d):
-            for name, value in module.named_buffers(recurse=False):
-                kept.get_buffer(name).copy_(value)
+    for kept, live in zip(average.parameters(), generator.parameters(), strict=True):
+        kept.lerp_(live, 1 - decay)
+    for module, live_module in zip(average.modules(), generator.modules(), strict=True):
+        if isinstance(module, nn.BatchNorm2d):
+            for name, statistic in live_module.named_buffers(recurse=False):
+                module.get_buffer(name).copy_(statistic)
     power_iterate(average)

@@ -54,7 +54,7 @@ class OutOfMemoryError(GanctlError):
     exit_code = 8
 
 
-class Stopped(GanctlError):
+class StoppedError(GanctlError):
     """A run that a signal ended at a step boundary, after a verified save."""
 
     def __init__(self, message: str, hint: str, signal_number: int) -> None:

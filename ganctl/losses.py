@@ -48,7 +48,7 @@ LOSSES = {
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """(): E[(|grad D(x)| - 1)^2] between real and fake images (WGAN-GP, Gulrajani et al. 2017, eq. 3).
+    """(): E[(|grad D(x)| - 1)^2] between real and fake images: Gulrajani et al. 2017, eq. 3.
 
     real, fake: (B, 3, H, W); mix: (B, 1, 1, 1) in [0, 1], the share of the real image.
     """

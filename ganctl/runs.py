@@ -53,7 +53,7 @@ class Run:
     def lock(self) -> None:
         """Take the run for this process until it ends; RunBusyError names who has it.
 
-        The lock is the kernel's and per process (POSIX): it goes with its owner, also after kill -9.
+        The lock is the kernel's and belongs to one process: kill -9 ends it too.
         """
         file = (self.folder / "LOCK").open("a+")
         try:

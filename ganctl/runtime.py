@@ -65,7 +65,7 @@ def random_stream(seed: int, purpose: str, *position: int) -> torch.Generator:
 def fingerprint(device: torch.device) -> dict[str, str | int]:
     """What the bytes of a result depend on besides configuration and data."""
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string, as a checkpoint needs
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

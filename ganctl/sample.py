@@ -22,9 +22,9 @@ Batch = tuple[Sequence[int], np.ndarray]  # seeds, and (B, H, W, 3) uint8
 def latents(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> Tensor:
     """(len(seeds), latent_dim): row i depends on seeds[i] alone.
 
-    With `truncation` T the values follow the normal distribution cut off at -T and T (the truncation
-    trick of Brock et al. 2019, section 3.1), by inverting the distribution function instead of
-    drawing again: so an image changes smoothly with T.
+    With `truncation` T the values follow the normal distribution cut off at -T and T (Brock et al.
+    2019, section 3.1), by inverting the distribution function instead of drawing again: so an image
+    changes smoothly with T.
     """
     rows = [torch.randn(latent_dim, generator=random_stream(seed, "sample")) for seed in seeds]
     z = torch.stack(rows)

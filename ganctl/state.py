@@ -111,7 +111,7 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def load_networks(path: Path) -> tuple[dict[str, nn.Module], Metadata]:
-    """The networks in a checkpoint, on the CPU in eval mode, by the names of TrainState's fields."""
+    """The networks in a checkpoint, on the CPU in eval mode, named as TrainState's fields."""
     payload, metadata = checkpoint.read(path)
     config = config_of(metadata, path)
     generator, discriminator = build_networks(config.model, config.data, torch.Generator())

@@ -17,7 +17,7 @@ from ganctl.errors import ConfigError
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
 
-Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
+Value = bool | int | float | str | list["Value"] | dict[str, "Value"] | None
 KeyPath = tuple[str | int, ...]
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
@@ -86,7 +86,7 @@ def _check_structure(text: str, name: str) -> None:
     """Refuse what would make composing expensive or ambiguous, before it is composed."""
     depth, documents = 0, 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{name}:{line}: aliases (*name) are not allowed")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -123,7 +123,7 @@ def _value(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
     return mapping
 
 
-def _scalar(text: str) -> None | bool | int | float | str:
+def _scalar(text: str) -> bool | int | float | str | None:
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ganctl import ema
 from ganctl.config import Config
 from ganctl.data.batches import Batches
-from ganctl.errors import DivergedError, Stopped
+from ganctl.errors import DivergedError, StoppedError
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
 from ganctl.models.attention import SelfAttention
 from ganctl.models.spectral import normalized_weights, power_iterate
@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train to config.train.steps, writing metrics, previews and checkpoints into `run`.
 
-    Raises Stopped after a signal, DivergedError at the first value that is not finite, and
+    Raises StoppedError after a signal, DivergedError at the first value that is not finite, and
     StorageError if a checkpoint cannot be saved; what was saved before is untouched.
     """
     every, last_step = config.train, config.train.steps
@@ -74,11 +74,13 @@ def train(
             save(state, config, run, data, batches.device, watcher)
         if stop.signal_number is not None and state.step < last_step:
             hint = f"go on with: ganctl resume {run.folder}"
-            raise Stopped(f"stopped and saved at step {state.step:,}", hint, stop.signal_number)
+            raise StoppedError(
+                f"stopped and saved at step {state.step:,}", hint, stop.signal_number
+            )
 
 
 def train_step(state: TrainState, batches: Batches, config: Config) -> Tensor:
-    """D is updated `d_steps_per_g` times, then G once: SAGAN section 4. (4,): METRICS, on the device."""
+    """Update D `d_steps_per_g` times, then G once: SAGAN section 4. (4,): METRICS."""
     d_steps = config.optim.d_steps_per_g
     for update in range(state.step * d_steps, (state.step + 1) * d_steps):
         d_metrics = update_discriminator(state, batches, config, update)
@@ -93,7 +95,7 @@ def train_step(state: TrainState, batches: Batches, config: Config) -> Tensor:
 def update_discriminator(
     state: TrainState, batches: Batches, config: Config, update: int
 ) -> Tensor:
-    """One Adam step of D on real images and detached fakes. (3,): loss, mean real, mean fake score."""
+    """One Adam step of D on real and detached fake images. (3,): loss, mean real and fake score."""
     discriminator, optim = state.discriminator, config.optim
     size = optim.batch_size // optim.grad_accumulation
     power_iterate(discriminator)

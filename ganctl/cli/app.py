@@ -20,14 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, command in {
-    "train": train.train,
-    "resume": resume.resume,
-    "sample": sample.sample,
-    "inspect-sn": inspect_sn.inspect_sn,
-    "presets": presets.presets,
-}.items():
-    app.command(name)(command)
+app.command("train")(train.train)
+app.command("resume")(resume.resume)
+app.command("sample")(sample.sample)
+app.command("inspect-sn")(inspect_sn.inspect_sn)
+app.command("presets")(presets.presets)
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,7 +28,7 @@ def dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
         "peak memory": f"{report['peak_memory_bytes'] / 1e9:.2f} GB",
         "speed": f"{report['images_per_second']:,} images/s",
         "time to finish": show.duration(report["seconds_to_finish"]),
-        "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB in {settled.train.keep_checkpoints} checkpoints",
+        "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {settled.train.keep_checkpoints} saves",
     }.items():
         show.result(f"{name:16}{value}")
 

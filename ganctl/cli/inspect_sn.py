@@ -19,7 +19,7 @@ def inspect_sn(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CKPT|RUN]", help="A checkpoint or a run's folder.  [default: the newest run]"
+            metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
         ),
     ] = None,
     network: Annotated[str, typer.Option(help="d, g or both.")] = "both",

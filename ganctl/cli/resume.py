@@ -8,7 +8,7 @@ import typer
 
 def resume(
     run: Annotated[
-        Path | None, typer.Argument(help="A run's folder.  [default: the newest under runs/]")
+        Path | None, typer.Argument(help="A run's folder.  (default: the newest under runs/)")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Train to this step instead of the run's last one.")

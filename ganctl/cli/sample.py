@@ -20,7 +20,7 @@ def sample(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CKPT|RUN]", help="A checkpoint or a run's folder.  [default: the newest run]"
+            metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="How many images.")] = 64,
@@ -31,7 +31,7 @@ def sample(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="x.png: a grid; x.npz; x.zip; x: a folder of PNGs.  [default: a grid here]"
+            help="x.png: a grid; x.npz; x.zip; x: a folder of PNGs.  (default: a grid here)"
         ),
     ] = None,
     raw: Annotated[

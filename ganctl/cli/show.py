@@ -7,14 +7,21 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 console = Console(stderr=True, highlight=False)
 
 
 def plain(text: object) -> str:
-    """Text that cannot move the cursor, change colours or ring the bell: controls are spelled out."""
+    """Text that cannot steer the terminal: control characters are spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
@@ -95,7 +102,7 @@ class LivePanel:
         self._row: dict[str, Any] | None = None
         self._saved = "nothing yet"
         self._bar = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.percentage:.0f} %"),
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TaskProgressColumn(),
             TextColumn("left"), TimeRemainingColumn(), expand=True,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=last_step, completed=first_step)
@@ -128,10 +135,8 @@ class LivePanel:
         numbers = summary(self._row) if self._row else {"first figures": "soon"}
         pairs = list({**numbers, "saved": self._saved}.items())
         for left in range(0, len(pairs), 3):
-            cells = [
-                part for name, value in pairs[left : left + 3] for part in (f"[dim]{name}", value)
-            ]
-            figures.add_row(*cells)
+            row = pairs[left : left + 3]
+            figures.add_row(*(cell for name, value in row for cell in (f"[dim]{name}", value)))
         return Panel(Group(self._bar, figures), title=plain(self.title), title_align="left")
 
 

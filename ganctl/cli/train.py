@@ -21,7 +21,7 @@ def train(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run's folder.  [default: runs/PRESET-NNN]"),
+        typer.Option(metavar="DIR", help="The run's folder.  (default: runs/PRESET-NNN)"),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -44,7 +44,7 @@ def train(
     \b
     ganctl train
     ganctl train --preset celeba64 --data img_align_celeba.zip
-    ganctl train --data photos/ --set data.resolution=64 --set model.attention.at=[32]
+    ganctl train --data photos/ --set optim.g_lr=2e-4
     ganctl train --preset celeba64 --data photos/ --dry-run
     """
     from ganctl import presets

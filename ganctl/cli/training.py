@@ -12,7 +12,7 @@ from ganctl.config import Config, replace
 from ganctl.data.batches import Batches
 from ganctl.data.packing import PackedImages, pack
 from ganctl.data.sources import NAMED, open_source
-from ganctl.errors import ConfigError, GanctlError, OutOfMemoryError, Stopped
+from ganctl.errors import ConfigError, GanctlError, OutOfMemoryError, StoppedError
 from ganctl.runs import Run
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.state import TrainState
@@ -85,7 +85,7 @@ def _train(
     try:
         with StopRequest() as stop, watcher, out_of_memory_explained(config):
             train(trained, batches, config, run, data, watcher, stop)
-    except Stopped as stopped:
+    except StoppedError as stopped:
         run.set_status("stopped", trained.step, stopped.message)
         raise
     except GanctlError as error:
@@ -125,11 +125,10 @@ def out_of_memory_explained(config: Config) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
-        optim = config.optim
+        batch, parts = config.optim.batch_size, config.optim.grad_accumulation
         raise OutOfMemoryError(
-            f"out of memory with batch_size {optim.batch_size}"
-            f" in {optim.grad_accumulation} part(s) at {config.data.resolution} px",
-            hint=f"--set optim.grad_accumulation={2 * optim.grad_accumulation} halves what is needed",
+            f"out of memory with batches of {batch} in {parts} part(s) of {batch // parts} images",
+            hint=f"--set optim.grad_accumulation={2 * parts} needs about half",
         ) from error
 
 
@@ -143,5 +142,5 @@ def _load_images(config: Config) -> PackedImages:
         for entry in packed.skipped[:SHOWN_SKIPPED]:
             show.note(f"  {entry.name}: {entry.reason}")
         if len(packed.skipped) > SHOWN_SKIPPED:
-            show.note(f"  ... the others are listed in {packed.index}")
+            show.note(f"  ... all are listed in {packed.index}")
     return packed

@@ -17,7 +17,7 @@ def decode(file: IO[bytes]) -> Image.Image:
 
     Raises DataError, or what Pillow raises for damaged files (OSError, ValueError, SyntaxError).
     """
-    image = Image.open(file, formats=FORMATS)
+    image: Image.Image = Image.open(file, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
     if image.mode == "RGB" and "transparency" not in image.info:

@@ -39,7 +39,7 @@ def cifar10() -> np.ndarray:
 
 
 def _download(fetch: Callable[[], Downloaded], title: str, hint: str) -> Downloaded:
-    """What `fetch` returns, its chatter on stderr; torchvision's many errors become one sentence."""
+    """What `fetch` returns, its chatter on stderr; torchvision's errors become one sentence."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return fetch()

@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
     def read(self, index: int) -> Image.Image:
-        """The image as RGB; raises OSError, ValueError, SyntaxError or DataError if it is damaged."""
+        """The image as RGB; a damaged one raises OSError, ValueError, SyntaxError or DataError."""
         ...
 
 

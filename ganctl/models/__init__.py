@@ -1,5 +1,7 @@
 """The networks. Only `build_networks` knows the configuration; the classes take plain arguments."""
 
+from typing import Any
+
 import torch
 
 from ganctl.config import DataConfig, ModelConfig
@@ -10,7 +12,7 @@ def build_networks(
     model: ModelConfig, data: DataConfig, stream: torch.Generator
 ) -> tuple[Generator, Discriminator]:
     """G and D on the CPU, initialised from `stream`; torch's own random state is left as it was."""
-    layout = {
+    layout: dict[str, Any] = {
         "resolution": data.resolution,
         "width": model.width,
         "attention_at": model.attention.at,

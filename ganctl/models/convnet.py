@@ -9,7 +9,6 @@ Other resolutions follow the same layout; above 64 px the channels stop growing 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, leaky_relu
 
 from ganctl.models.attention import SelfAttention
 from ganctl.models.layers import conv, linear, upsample_conv

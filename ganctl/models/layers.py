@@ -64,7 +64,9 @@ class UpsampleConv2d(nn.Conv2d):
 
 def _ready(layer: Layer, spectral_norm: bool) -> Layer:
     """Glorot uniform weights and zero biases (Keras' default, and the SAGAN authors')."""
-    nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    for name, parameter in layer.named_parameters():
+        if name == "weight":
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
     return add_spectral_norm(layer) if spectral_norm else layer

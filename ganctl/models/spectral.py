@@ -71,7 +71,8 @@ class NormalizedWeight(NamedTuple):
 
 def add_spectral_norm(layer: Layer) -> Layer:
     """Normalise `layer.weight` from now on. Initialise the weight before, never after."""
-    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+    weight = layer.get_parameter("weight")
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(weight))
     return layer
 
 

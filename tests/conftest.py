@@ -1,0 +1,74 @@
+"""What tests share: one thread, a cache of their own, tiny networks, a few real files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganctl import presets
+from ganctl.config import Config, replace
+from ganctl.data.batches import Batches
+from ganctl.data.faces import draw_face
+from ganctl.strict_yaml import Value
+
+torch.set_num_threads(1)  # many small tests are faster so, and bytes do not depend on the machine
+
+TINY: dict[str, Value] = {
+    "model.width": 8, "model.latent_dim": 8, "optim.batch_size": 4, "train.precision": "fp32",
+    "train.steps": 4, "train.log_every": 2, "train.preview_every": 4, "train.checkpoint_every": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has its own cache and current folder; children use one thread as well."""
+    monkeypatch.setenv("GANCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("GANCTL_DEBUG", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """A small faces32 configuration; keyword `optim__d_steps_per_g=2` changes a setting."""
+
+    def make(**changes: Value) -> Config:
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        return replace(presets.load("faces32"), {**TINY, **named})
+
+    return make
+
+
+@pytest.fixture
+def faces() -> np.ndarray:
+    """(12, 32, 32, 3) uint8: small drawn faces."""
+    return np.stack([np.asarray(draw_face(i, 32)) for i in range(12)])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of 12 small PNG files, some of them one level down."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for i in range(12):
+        draw_face(i, 40).save(folder / ("more" if i % 3 == 0 else ".") / f"{i:02}.png")
+    return folder
+
+
+def batches_of(images: np.ndarray, config: Config, device: str = "cpu") -> Batches:
+    """The stream of real images that `config` describes."""
+    return Batches(
+        images, seed=config.train.seed, flip=config.data.flip, dequantize=config.data.dequantize,
+        device=torch.device(device),
+    )  # fmt: skip
+
+
+def save_gif_named_png(path: Path) -> None:
+    """An image that is not what its name says."""
+    Image.new("RGB", (8, 8)).save(path.with_suffix(".gif"))
+    os.replace(path.with_suffix(".gif"), path)

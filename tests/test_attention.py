@@ -1,0 +1,82 @@
+"""The attention block against loops written from the paper."""
+
+import math
+
+import pytest
+import torch
+
+from ganctl.models.attention import SelfAttention
+
+
+def block(channels: int = 16, *, scaled: bool = False, pooled: bool = True) -> SelfAttention:
+    torch.manual_seed(3)
+    made = SelfAttention(channels, scaled=scaled, pooled=pooled).double()
+    torch.nn.init.constant_(made.gamma, 0.7)
+    return made
+
+
+def loops(attention: SelfAttention, x: torch.Tensor, scaled: bool, pooled: bool) -> torch.Tensor:
+    """Eq. 1 to 3 for one image (C, H, W), position by position."""
+    q, k, v, o = (
+        layer.weight[:, :, 0, 0]
+        for layer in (attention.query, attention.key, attention.value, attention.output)
+    )
+    height, width = x.shape[1:]
+    places = [(i, j) for i in range(height) for j in range(width)]
+    if pooled:
+        corners = [(i, j) for i in range(0, height - 1, 2) for j in range(0, width - 1, 2)]
+        window = [(0, 0), (0, 1), (1, 0), (1, 1)]
+        regions = [[(i + a, j + b) for a, b in window] for i, j in corners]
+    else:
+        regions = [[place] for place in places]
+    keys = [torch.stack([k @ x[:, i, j] for i, j in region]).amax(0) for region in regions]
+    values = [torch.stack([v @ x[:, i, j] for i, j in region]).amax(0) for region in regions]
+    y = x.clone()
+    for i, j in places:
+        logits = torch.stack([(q @ x[:, i, j]) @ key for key in keys])
+        if scaled:
+            logits = logits / math.sqrt(len(keys[0]))
+        share = logits.exp() / logits.exp().sum()
+        mixed = sum(s * value for s, value in zip(share, values, strict=True))
+        y[:, i, j] += attention.gamma * (o @ mixed)
+    return y
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_attention_equals_loops_written_from_the_paper(scaled: bool, pooled: bool) -> None:
+    attention = block(scaled=scaled, pooled=pooled)
+    x = torch.randn(2, 16, 4, 6, dtype=torch.float64)
+    expected = torch.stack([loops(attention, image, scaled, pooled) for image in x])
+    torch.testing.assert_close(attention(x), expected)
+
+
+def test_new_attention_is_the_identity() -> None:
+    x = torch.randn(2, 16, 4, 4)
+    assert torch.equal(SelfAttention(16, scaled=True, pooled=True)(x), x)
+
+
+def test_the_map_has_a_distribution_in_each_row() -> None:
+    shares = block().attention_map(torch.randn(2, 16, 6, 4, dtype=torch.float64))
+    assert shares.shape == (2, 24, 6)
+    assert (shares >= 0).all()
+    torch.testing.assert_close(shares.sum(-1), torch.ones(2, 24, dtype=torch.float64))
+
+
+def test_without_pooling_moving_pixels_moves_the_output() -> None:
+    attention = block(pooled=False)
+    x = torch.randn(1, 16, 3, 4, dtype=torch.float64)
+    order = torch.randperm(12)
+    moved = x.flatten(2)[:, :, order].unflatten(2, (3, 4))
+    torch.testing.assert_close(attention(moved).flatten(2), attention(x).flatten(2)[:, :, order])
+
+
+@pytest.mark.parametrize(("channels", "count"), [(64, 5_121), (128, 20_481), (256, 81_921)])
+def test_parameters_are_those_of_the_official_block(channels: int, count: int) -> None:
+    attention = SelfAttention(channels, scaled=False, pooled=True)
+    assert sum(p.numel() for p in attention.parameters()) == count
+
+
+def test_odd_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 8"):
+        SelfAttention(12, scaled=True, pooled=True)
