@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ganctl.errors import ConfigError
 from ganctl.strict_yaml import KeyPath, Value
 
+SETTINGS_HINT = "`ganctl presets celeba64` prints every setting with its meaning"
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -161,9 +163,9 @@ def _explain(
         hint = "a preset states every setting; start it with `extends: celeba64`"
         return ConfigError(f"{prefix}the setting {name} is missing", hint=hint)
     if kind == "value_error":
-        return ConfigError(prefix + reason.removeprefix("Value error, "))
+        return ConfigError(prefix + reason.removeprefix("Value error, "), SETTINGS_HINT)
     reason = reason.removeprefix("Input ")
-    return ConfigError(f"{prefix}{name} is {value!r}, but it {reason}")
+    return ConfigError(f"{prefix}{name} is {value!r}, but it {reason}", SETTINGS_HINT)
 
 
 def did_you_mean(name: str) -> str:
@@ -176,5 +178,5 @@ def did_you_mean(name: str) -> str:
 
     best = max(setting_names(), key=likeness)
     if likeness(best) < 0.75:
-        return "`ganctl presets celeba64` prints all settings"
+        return SETTINGS_HINT
     return f"did you mean {best}?"

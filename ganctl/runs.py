@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ganctl import checkpoint
 from ganctl.checkpoint import Metadata, Payload
@@ -36,7 +36,7 @@ class Run:
 
     folder: Path
     run_id: str
-    _lock: TextIO | None = None
+    _lock: int | None = None  # an open file that is never closed: closing it frees the lock
 
     @property
     def name(self) -> str:
@@ -55,19 +55,16 @@ class Run:
 
         The lock is the kernel's and belongs to one process: kill -9 ends it too.
         """
-        file = (self.folder / "LOCK").open("a+")
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise RunBusyError(
-                f"{self.folder} is in use by {owner}", hint="wait for it, or start another run"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        self._lock = file
+            self._lock = os.open(self.folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            owner = (self.folder / "LOCK").read_text().strip() or "another process"
+            hint = "wait for it, or start another run"
+            raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
+        owner = f"process {os.getpid()} on {socket.gethostname()}\n"
+        os.truncate(self._lock, 0)
+        os.write(self._lock, owner.encode())
 
     def save(self, step: int, payload: Payload, metadata: Metadata, keep: int) -> Path:
         """Write the checkpoint of `step`, then point ckpt.pt at it, then drop the oldest.
@@ -135,12 +132,7 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
 
     Raises RunBusyError if `folder` holds a run already, StorageError if it cannot be written.
     """
-    if folder is not None and folder.exists():
-        if not folder.is_dir():
-            raise ConfigError(f"--run {folder} is a file, not a folder")
-        if (folder / "run.json").exists():
-            hint = f"go on with `ganctl resume {folder}`, or choose another --run"
-            raise RunBusyError(f"{folder} holds a run already", hint)
+    check_free(folder)
     try:
         if folder is None:
             folder = _next_free(title)
@@ -156,6 +148,17 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
     return run
 
 
+def check_free(folder: Path | None) -> None:
+    """Raise unless a new run can be made in `folder`; None, the next free name, always can."""
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"--run {folder} is a file, not a folder")
+    if (folder / "run.json").exists():
+        hint = f"go on with `ganctl resume {folder}`, or choose another --run"
+        raise RunBusyError(f"{folder} holds a run already", hint)
+
+
 def find(target: Path | None) -> Run:
     """The run in the folder `target`, or called so under runs/, or the newest one there."""
     if target is None:
@@ -167,7 +170,10 @@ def find(target: Path | None) -> Run:
     for folder in (target, ROOT / target):
         if (folder / "run.json").is_file():
             return Run(folder, run_id=_identity(folder)["id"])
-    raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it")
+    beside = target if target.is_dir() else target.parent
+    near = next((p for p in (beside, *beside.parents) if (p / "run.json").is_file()), None)
+    hint = f"did you mean ganctl resume {near}?" if near else "`ls runs` shows the runs"
+    raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it", hint)
 
 
 def find_checkpoint(target: Path | None) -> Path:

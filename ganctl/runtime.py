@@ -12,11 +12,14 @@ from torch.nn.functional import conv2d
 from ganctl.config import Precision
 from ganctl.errors import ConfigError
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
     """The device called `name`; auto is the first of CUDA, MPS and CPU that is there."""
+    if name not in DEVICES:
+        raise ConfigError(f"there is no device {name!r}", hint=f"use {', '.join(DEVICES)}")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next((kind for kind, there in available.items() if there), "cpu")

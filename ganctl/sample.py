@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ganctl.errors import ConfigError
-from ganctl.models.spectral import normalized_weights
 from ganctl.pictures import grid, png, save_png, to_uint8
 from ganctl.runtime import random_stream
 
@@ -48,14 +47,15 @@ def draw(
     """The images of `seeds` in order, batch by batch, in fp32.
 
     Every batch has the same shape, the last one padded: on the CPU an image then has the same bits
-    at any position. `generator` is consumed: its weights are replaced by the normalised ones.
+    at any position.
     """
-    generator = _normalized_once(generator.eval()).to(device)
-    for start in range(0, len(seeds), batch_size):
-        wanted = seeds[start : start + batch_size]
-        padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]
-        z = latents(latent_dim, padded, truncation).to(device)
-        yield wanted, to_uint8(generator(z))[: len(wanted)]
+    generator = generator.eval().to(device)
+    with parametrize.cached():  # weights are normalised once, not for each batch
+        for start in range(0, len(seeds), batch_size):
+            wanted = seeds[start : start + batch_size]
+            padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]
+            z = latents(latent_dim, padded, truncation).to(device)
+            yield wanted, to_uint8(generator(z))[: len(wanted)]
 
 
 def check_out(out: Path, n: int) -> None:
@@ -118,11 +118,3 @@ def _singly(batches: Iterable[Batch]) -> Iterator[tuple[int, np.ndarray]]:
 
 def _name(seed: int) -> str:
     return f"seed-{seed:09}.png"
-
-
-def _normalized_once(network: nn.Module) -> nn.Module:
-    """Replace every spectrally normalised weight by W / sigma, which does not change any more."""
-    for name, _, _ in list(normalized_weights(network)):
-        layer = network.get_submodule(name)
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    return network

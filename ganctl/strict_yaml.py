@@ -61,7 +61,8 @@ def read_text(text: str, name: str) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from error
+        hint = "indent with spaces, write `key: value`"
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}", hint) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
     if root is None:

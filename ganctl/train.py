@@ -62,7 +62,8 @@ def train(
     while state.step < last_step:
         meter.add(train_step(state, batches, config))
         watcher.stepped(state.step)
-        ending = state.step == last_step or stop.signal_number is not None
+        stopped_by = stop.signal_number  # read once: a signal may come while we save
+        ending = state.step == last_step or stopped_by is not None
         if ending or state.step % every.log_every == 0:
             row = meter.read(state, config, batches.device)
             check_finite(row, run)
@@ -72,11 +73,9 @@ def train(
             save_preview(state, config, run, batches.device)
         if ending or state.step % every.checkpoint_every == 0:
             save(state, config, run, data, batches.device, watcher)
-        if stop.signal_number is not None and state.step < last_step:
+        if stopped_by is not None and state.step < last_step:
             hint = f"go on with: ganctl resume {run.folder}"
-            raise StoppedError(
-                f"stopped and saved at step {state.step:,}", hint, stop.signal_number
-            )
+            raise StoppedError(f"stopped and saved at step {state.step:,}", hint, stopped_by)
 
 
 def train_step(state: TrainState, batches: Batches, config: Config) -> Tensor:

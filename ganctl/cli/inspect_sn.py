@@ -11,7 +11,6 @@ from ganctl.errors import ConfigError
 if TYPE_CHECKING:
     from ganctl.spectra import LayerSpectrum
 
-TOLERANCE = 0.1  # how far from 1 --check lets the norm of a normalised weight be
 CHECK_FAILED = 1  # the exit code of --check
 
 
@@ -31,11 +30,11 @@ def inspect_sn(
         bool, typer.Option("--json", help="A list with one object for each layer.")
     ] = False,
     check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help=f"Exit with 1 if a normalised weight is off by over {TOLERANCE}."
-        ),
+        bool, typer.Option("--check", help="Exit with 1 if a normalised weight is off by too much.")
     ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="How far from 1 --check lets the norm in use be.")
+    ] = 0.2,
 ) -> None:
     """Print each layer's singular values, exactly, beside the estimates that training uses.
 
@@ -67,7 +66,7 @@ def inspect_sn(
     else:
         _print_table(layers, f"{path}, step {metadata['step']:,}")
     worst = max(layers, key=lambda layer: layer.error)
-    if check and worst.error > TOLERANCE:
+    if check and worst.error > tolerance:
         show.note(
             f"check failed: {worst.network}.{worst.layer} has norm {worst.sigma_in_use:.3f} in use"
         )

@@ -24,6 +24,7 @@ SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index l
 
 def start(config: Config, device_name: str, folder: Path | None, title: str) -> None:
     """Train a new run from its first step."""
+    runs.check_free(folder)
     device = choose_device(device_name)
     prepare(device)
     config = settle(config, device)

@@ -40,8 +40,8 @@ def fit(image: Image.Image, resolution: int, crop: int | None) -> np.ndarray:
     """
     side = min(image.width, image.height, crop or max(image.size))
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    if side != resolution or image.size != (side, side):
-        size = (resolution, resolution)
-        image = image.resize(size, Image.Resampling.BILINEAR, box=box)
+    if image.size != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     return np.asarray(image)

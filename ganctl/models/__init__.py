@@ -5,13 +5,16 @@ from typing import Any
 import torch
 
 from ganctl.config import DataConfig, ModelConfig
-from ganctl.models.convnet import Discriminator, Generator
+from ganctl.models import convnet
+
+ARCHITECTURES = {"convnet": convnet}
 
 
 def build_networks(
     model: ModelConfig, data: DataConfig, stream: torch.Generator
-) -> tuple[Generator, Discriminator]:
+) -> tuple[convnet.Generator, convnet.Discriminator]:
     """G and D on the CPU, initialised from `stream`; torch's own random state is left as it was."""
+    networks = ARCHITECTURES[model.architecture]
     layout: dict[str, Any] = {
         "resolution": data.resolution,
         "width": model.width,
@@ -21,8 +24,8 @@ def build_networks(
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream.initial_seed())
-        generator = Generator(
+        generator = networks.Generator(
             latent_dim=model.latent_dim, spectral_norm=model.g_spectral_norm, **layout
         )
-        discriminator = Discriminator(spectral_norm=model.d_spectral_norm, **layout)
+        discriminator = networks.Discriminator(spectral_norm=model.d_spectral_norm, **layout)
     return generator, discriminator

@@ -1,0 +1,123 @@
+"""A run's folder: what is newest, what is kept, who may write."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ganctl import runs
+from ganctl.config import Config
+from ganctl.errors import CheckpointError, ConfigError, RunBusyError
+from ganctl.runs import Run
+
+PAYLOAD = {"generator": {"w": torch.ones(3)}, "step": 1}
+
+
+@pytest.fixture
+def run(tiny: Callable[..., Config]) -> Run:
+    return runs.create(None, "tiny", tiny())
+
+
+def save(run: Run, *steps: int, keep: int = 10) -> None:
+    for step in steps:
+        run.save(step, {**PAYLOAD, "step": step}, {"step": step}, keep)
+
+
+def saved_steps(run: Run) -> list[str]:
+    return sorted(path.name for path in run.checkpoints.iterdir())
+
+
+def test_runs_are_numbered_and_the_last_started_is_the_newest(tiny: Callable[..., Config]) -> None:
+    made = [runs.create(None, "tiny", tiny()) for _ in range(3)]
+    assert [run.name for run in made] == ["tiny-001", "tiny-002", "tiny-003"]
+    assert runs.find(None).folder == made[-1].folder
+    assert runs.find(Path("tiny-001")).folder == made[0].folder
+
+
+def test_the_newest_whole_checkpoint_counts(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    save(run, 9, 10, 100)
+    newest = run.newest_checkpoint()
+    assert newest.name == "step-000000100.pt"
+    assert (run.folder / "ckpt.pt").resolve() == newest.resolve()
+    newest.write_bytes(newest.read_bytes()[:-1])
+    os.utime(run.checkpoints / "step-000000009.pt")
+    assert run.newest_checkpoint().name == "step-000000010.pt"
+    assert "skipped:" in caplog.text
+    assert "step-000000100.pt" in caplog.text
+
+
+def test_a_run_without_a_usable_checkpoint_says_so(run: Run) -> None:
+    with pytest.raises(CheckpointError, match="nothing saved yet"):
+        run.newest_checkpoint()
+    save(run, 1, 2)
+    for path in run.checkpoints.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="2 damaged"):
+        run.newest_checkpoint()
+
+
+def test_the_newest_are_kept_and_strangers_left_alone(run: Run) -> None:
+    (run.checkpoints / "mine.pt").write_text("do not touch")
+    save(run, 1, 2, 3, 10, keep=2)
+    assert saved_steps(run) == ["mine.pt", "step-000000003.pt", "step-000000010.pt"]
+
+
+def test_half_written_files_are_swept(run: Run) -> None:
+    save(run, 1)
+    (run.checkpoints / ".tmp-step-000000002-1-ab").write_text("half")
+    run.sweep()
+    assert saved_steps(run) == ["step-000000001.pt"]
+
+
+def test_a_live_run_is_locked_and_a_dead_owner_holds_nothing(run: Run) -> None:
+    script = f"""
+from ganctl import runs
+from pathlib import Path
+try:
+    runs.find(Path({str(run.folder.resolve())!r})).lock()
+    print("free")
+except Exception as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def other_process() -> str:
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, capture_output=True, text=True, env=environment).stdout
+
+    assert f"in use by process {os.getpid()} on" in other_process()
+    assert run._lock is not None
+    os.close(run._lock)  # what the kernel does when the owner dies
+    assert other_process() == "free\n"
+
+
+def test_an_existing_run_is_not_trained_over(run: Run, tiny: Callable[..., Config]) -> None:
+    with pytest.raises(RunBusyError, match="holds a run already"):
+        runs.create(run.folder, "tiny", tiny())
+    Path("file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        runs.create(Path("file"), "tiny", tiny())
+
+
+def test_what_a_target_may_be(run: Run) -> None:
+    save(run, 5)
+    path = run.checkpoints / "step-000000005.pt"
+    assert runs.find_checkpoint(None) == path
+    assert runs.find_checkpoint(run.folder) == path
+    assert runs.find_checkpoint(run.folder / "ckpt.pt").resolve() == path.resolve()
+    for target in (Path("none"), Path("none.pt"), Path(".")):
+        with pytest.raises(CheckpointError):
+            runs.find_checkpoint(target)
+
+
+def test_metrics_after_a_step_are_cut_and_a_torn_line_ignored(run: Run) -> None:
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step})
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "tor')
+    run.cut_metrics(2)
+    assert (run.folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'

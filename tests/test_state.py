@@ -1,0 +1,82 @@
+"""A state takes over a payload whole, or names what does not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import batches_of
+
+from ganctl import state
+from ganctl.config import Config
+from ganctl.errors import CheckpointError
+from ganctl.train import train_step
+
+PATH = Path("x.pt")
+
+
+def damage(payload: dict[str, Any], kind: str) -> None:
+    generator, moments = payload["generator"], payload["d_optimizer"]["state"]
+    match kind:
+        case "generator is missing":
+            del payload["generator"]
+        case "generator: to_rgb.bias is missing":
+            del generator["to_rgb.bias"]
+        case "generator: extra is missing or unexpected":
+            generator["extra"] = torch.ones(1)
+        case "generator.to_rgb.bias is torch.float32 \\(4,\\)":
+            generator["to_rgb.bias"] = torch.zeros(4)
+        case "generator.to_rgb.bias is torch.float64":
+            generator["to_rgb.bias"] = generator["to_rgb.bias"].double()
+        case "generator.to_rgb.bias is no tensor":
+            generator["to_rgb.bias"] = [0.0, 0.0, 0.0]
+        case "generator.to_rgb.bias has values that are not finite":
+            generator["to_rgb.bias"][0] = float("nan")
+        case "d_optimizer: exp_avg of parameter 0":
+            moments[0]["exp_avg"] = torch.zeros(3)
+        case "d_optimizer is not the state":
+            payload["d_optimizer"] = {"state": {}}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "generator is missing",
+        "generator: to_rgb.bias is missing",
+        "generator: extra is missing or unexpected",
+        "generator.to_rgb.bias is torch.float32 \\(4,\\)",
+        "generator.to_rgb.bias is torch.float64",
+        "generator.to_rgb.bias is no tensor",
+        "generator.to_rgb.bias has values that are not finite",
+        "d_optimizer: exp_avg of parameter 0",
+        "d_optimizer is not the state",
+    ],
+)
+def test_what_does_not_fit_is_named(
+    kind: str, tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny()
+    trained = state.create(config, torch.device("cpu"))
+    train_step(trained, batches_of(faces, config), config)
+    payload = trained.payload()
+    state.create(config, torch.device("cpu")).load(payload, PATH)
+    damage(payload, kind)
+    with pytest.raises(CheckpointError, match=kind):
+        state.create(config, torch.device("cpu")).load(payload, PATH)
+
+
+def test_a_payload_is_a_copy(tiny: Callable[..., Config], faces: np.ndarray) -> None:
+    config = tiny()
+    trained = state.create(config, torch.device("cpu"))
+    payload = trained.payload()
+    before = payload["generator"]["to_rgb.bias"].clone()
+    train_step(trained, batches_of(faces, config), config)
+    assert torch.equal(payload["generator"]["to_rgb.bias"], before)
+
+
+def test_a_configuration_in_a_file_is_held_to_the_same_limits() -> None:
+    for bad in ({}, {"config": {"model": {"width": 10**9}}}, {"config": 3}):
+        with pytest.raises(CheckpointError):
+            state.config_of(bad, PATH)

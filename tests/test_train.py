@@ -1,0 +1,199 @@
+"""One training step: who is updated, on which device, and the same numbers by parts."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import batches_of
+from torch import nn
+
+from ganctl import runs, state, train
+from ganctl.config import Config
+from ganctl.errors import DivergedError
+from ganctl.losses import LOSSES
+from ganctl.models.spectral import power_iterate
+from ganctl.state import TrainState
+
+CPU = torch.device("cpu")
+
+
+def weights(network: nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def unchanged(network: nn.Module, before: list[torch.Tensor]) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss__kind": "nonsaturating", "loss__r1": 1.0},
+        {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2},
+        {"optim__grad_accumulation": 2, "data__flip": True, "data__dequantize": True},
+        {"model__g_spectral_norm": False, "model__attention": {"at": [], "scaled": False, "pooled": False}},
+    ],
+)  # fmt: skip
+def test_a_whole_step_runs_on_the_meta_device(
+    faces: np.ndarray, tiny: Callable[..., Config], changes: dict[str, object]
+) -> None:
+    """Any tensor made on another device than the networks' would raise here."""
+    config = tiny(**changes)
+    trained = state.create(config, torch.device("meta"))
+    metrics = train.train_step(trained, batches_of(faces, config, "meta"), config)
+    assert metrics.device.type == "meta"
+    assert metrics.shape == (len(train.METRICS),)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_step_updates_both_networks_and_the_average(
+    faces: np.ndarray, tiny: Callable[..., Config], kind: str, precision: str
+) -> None:
+    config = tiny(loss__kind=kind, train__precision=precision)
+    trained = state.create(config, CPU)
+    networks = (trained.generator, trained.discriminator, trained.generator_ema)
+    before = [weights(network) for network in networks]
+    metrics = train.train_step(trained, batches_of(faces, config), config)
+    assert metrics.isfinite().all()
+    assert trained.step == 1
+    assert not any(unchanged(n, b) for n, b in zip(networks, before, strict=True))
+    assert all(p.dtype == torch.float32 for p in trained.generator.parameters())
+
+
+def test_each_network_is_updated_in_its_own_half_only(
+    faces: np.ndarray, tiny: Callable[..., Config]
+) -> None:
+    config = tiny()
+    trained = state.create(config, CPU)
+    g_before, d_before = weights(trained.generator), weights(trained.discriminator)
+    train.update_discriminator(trained, batches_of(faces, config), config, 0)
+    assert unchanged(trained.generator, g_before)
+    assert not unchanged(trained.discriminator, d_before)
+    assert all(p.grad is None for p in trained.generator.parameters())
+    d_before = weights(trained.discriminator)
+    train.update_generator(trained, CPU, config)
+    assert unchanged(trained.discriminator, d_before)
+    assert not unchanged(trained.generator, g_before)
+    assert all(p.grad is None and p.requires_grad for p in trained.discriminator.parameters())
+
+
+def test_the_step_equals_the_one_written_out_plainly(
+    faces: np.ndarray, tiny: Callable[..., Config]
+) -> None:
+    """Two passes of D, hinge and Adam by hand, against update_discriminator and update_generator."""
+    config = tiny()
+    trained = state.create(config, CPU)
+    plain = copy.deepcopy(trained)
+    train.train_step(trained, batches_of(faces, config), config)
+
+    g, d = plain.generator, plain.discriminator
+    real = batches_of(faces, config).at(0, 4)
+    power_iterate(d)
+    fake = g(train.latents(config, 4, "d latents", 0, 0)).detach()
+    d_loss = (1 - d(real)).relu().mean() + (1 + d(fake)).relu().mean()
+    for p, gradient in zip(
+        d.parameters(), torch.autograd.grad(d_loss, list(d.parameters())), strict=True
+    ):
+        # Adam's first step with beta1 = 0: m = g, v = 0.1 g^2 corrected to g^2.
+        p.data -= config.optim.d_lr * gradient / (gradient.abs() + 1e-8)
+    power_iterate(g)
+    g_loss = -d(g(train.latents(config, 4, "g latents", 0, 0))).mean()
+    for p, gradient in zip(
+        g.parameters(), torch.autograd.grad(g_loss, list(g.parameters())), strict=True
+    ):
+        p.data -= config.optim.g_lr * gradient / (gradient.abs() + 1e-8)
+    for ours, theirs in ((trained.generator, g), (trained.discriminator, d)):
+        off = [
+            (p - q).abs().mean()
+            for p, q in zip(ours.parameters(), theirs.parameters(), strict=True)
+        ]
+        assert max(off) < 2e-6  # rounding may turn the sign of a vanishing gradient here and there
+
+
+def test_several_discriminator_steps_see_different_images_and_latents(
+    faces: np.ndarray, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(optim__d_steps_per_g=3)
+    updates: list[int] = []
+    original = train.update_discriminator
+
+    def record(trained: TrainState, batches: object, config: Config, update: int) -> torch.Tensor:
+        updates.append(update)
+        return original(trained, batches, config, update)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "update_discriminator", record)
+    trained, batches = state.create(config, CPU), batches_of(faces, config)
+    for _ in range(2):
+        train.train_step(trained, batches, config)
+    assert updates == [0, 1, 2, 3, 4, 5]
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(
+    faces: np.ndarray, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For D, whose score of an image does not depend on the batch; with the same latents."""
+    z = torch.randn(4, 8)
+    monkeypatch.setattr(
+        train, "latents", lambda _c, count, _p, _u, part: z[part * count : (part + 1) * count]
+    )
+    moments = []
+    for parts in (1, 2, 4):
+        config = tiny(optim__grad_accumulation=parts)
+        trained = state.create(config, CPU)
+        trained.generator.eval()  # batch norm would see the parts
+        train.update_discriminator(trained, batches_of(faces, config), config, 0)
+        first = trained.d_optimizer.state_dict()["state"]
+        moments.append([first[i]["exp_avg"] for i in sorted(first)])
+    for other in moments[1:]:
+        for a, b in zip(moments[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_latents_are_a_function_of_seed_purpose_and_position(tiny: Callable[..., Config]) -> None:
+    config = tiny()
+    a = train.latents(config, 4, "g latents", 3, 0)
+    assert torch.equal(a, train.latents(config, 4, "g latents", 3, 0))
+    for other in (
+        train.latents(config, 4, "d latents", 3, 0),
+        train.latents(config, 4, "g latents", 4, 0),
+        train.latents(tiny(train__seed=1), 4, "g latents", 3, 0),
+    ):
+        assert not torch.equal(a, other)
+
+
+@pytest.mark.parametrize("where", ["generator", "d_optimizer"])
+def test_a_value_that_is_not_finite_is_never_published(
+    tiny: Callable[..., Config], faces: np.ndarray, where: str
+) -> None:
+    config = tiny()
+    run, trained = runs.create(Path("run"), "x", config), state.create(config, CPU)
+    train.train_step(trained, batches_of(faces, config), config)
+    with torch.no_grad():
+        if where == "generator":
+            next(trained.generator.parameters())[0] = math.nan
+        else:
+            trained.d_optimizer.state_dict()["state"][0]["exp_avg"][0] = math.inf
+    with pytest.raises(DivergedError, match=f"by step 1: {where}"):
+        train.save(trained, config, run, {}, CPU, Silent())
+    assert not list(run.checkpoints.iterdir())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny: Callable[..., Config]) -> None:
+    run = runs.create(Path("run"), "x", tiny())
+    row = {"step": 8, "d_loss": math.nan, "g_loss": 0.0, "real_score": 0.0, "fake_score": 0.0}
+    with pytest.raises(DivergedError, match="by step 8: d_loss is nan"):
+        train.check_finite(row, run)
+
+
+class Silent:
+    def stepped(self, step: int) -> None: ...
+
+    def measured(self, row: train.Row) -> None: ...
+
+    def saved(self, step: int, path: str) -> None: ...
