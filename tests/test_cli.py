@@ -191,7 +191,7 @@ def test_names_from_files_cannot_steer_the_terminal(photos: Path, capsys: Captur
     assert main(["train", "--data", str(photos), *TINY]) == 0
     err = capsys.readouterr().err
     assert "\x1b" not in err
-    assert r"\x1b[31mred[bold].png: cannot identify image file" in err
+    assert r"\x1b[31mred[bold].png: not a PNG, JPEG, WEBP, BMP image" in err
     assert "warning: 1 of 13 files were left out:" in err
 
 

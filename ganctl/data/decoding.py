@@ -3,7 +3,7 @@
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ganctl.errors import DataError
 
@@ -17,7 +17,10 @@ def decode(file: IO[bytes]) -> Image.Image:
 
     Raises DataError, or what Pillow raises for damaged files (OSError, ValueError, SyntaxError).
     """
-    image: Image.Image = Image.open(file, formats=FORMATS)
+    try:
+        image: Image.Image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise DataError(f"not a {', '.join(FORMATS)} image") from error
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
     if image.mode == "RGB" and "transparency" not in image.info:
