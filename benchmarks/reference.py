@@ -147,8 +147,9 @@ def load(network: nn.Module, ours: nn.Module) -> None:
 class Trainer:
     """Hinge loss, D then G, once each."""
 
-    def __init__(self, config: Config) -> None:
-        self.generator, self.discriminator = build(config)
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.generator, self.discriminator = (network.to(device) for network in build(config))
+        self.device = device
         self.latent_dim = config.model.latent_dim
         betas = (config.optim.betas[0], config.optim.betas[1])
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.optim.g_lr, betas)
@@ -158,14 +159,16 @@ class Trainer:
 
     def step(self, real: Tensor) -> None:
         """One update of each network. real: (B, 3, R, R)."""
-        fake = self.generator(torch.randn(len(real), self.latent_dim)).detach()
+        fake = self.generator(torch.randn(len(real), self.latent_dim, device=self.device)).detach()
         d_loss = (
             relu(1 - self.discriminator(real)).mean() + relu(1 + self.discriminator(fake)).mean()
         )
         self.d_optimizer.zero_grad()
         d_loss.backward()
         self.d_optimizer.step()
-        g_loss = -self.discriminator(self.generator(torch.randn(len(real), self.latent_dim))).mean()
+        g_loss = -self.discriminator(
+            self.generator(torch.randn(len(real), self.latent_dim, device=self.device))
+        ).mean()
         self.g_optimizer.zero_grad()
         g_loss.backward()
         self.g_optimizer.step()

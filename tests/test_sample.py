@@ -102,9 +102,7 @@ def test_an_interrupted_file_is_absent(draw: Draw, tmp_path: Path) -> None:
     for name in ("x.npz", "x.zip", "x.png"):
         with pytest.raises(KeyboardInterrupt):
             sample.write(broken(), 16, tmp_path / name)  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == [tmp_path / "cache", tmp_path / "work"] or not [
-        path for path in tmp_path.iterdir() if path.name.startswith(("x", ".tmp"))
-    ]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("x", ".tmp"))]
 
 
 def test_grids_go_row_by_row() -> None:
