@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 def in_turns(
     module: str, sides: Sequence[str], rounds: int, options: Sequence[str]
 ) -> dict[str, list[Figures]]:
-    """What `python -m module --side SIDE options` prints as JSON: A B C, A B C, ... `rounds` times."""
+    """What `python -m module --side SIDE options` prints as JSON, A B C, A B C, ..."""
     results: dict[str, list[Figures]] = {side: [] for side in sides}
     for number in range(rounds):
         for side in sides:
@@ -40,9 +40,12 @@ def report(
         for side, rows in results.items()
     }
     ratios = {
-        side: {base: [b[key] / a[key] for a, b in zip(rows, results[base], strict=True)] for base in baselines}
+        side: {
+            base: [b[key] / a[key] for a, b in zip(rows, results[base], strict=True)]
+            for base in baselines
+        }
         for side, rows in results.items()
-    }  # fmt: skip
+    }
     if as_json:
         print(json.dumps({"title": title, "medians": medians, "ratios": ratios}, indent=2))
         return

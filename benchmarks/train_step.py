@@ -51,12 +51,14 @@ def main() -> None:
     ]
     results = rounds.in_turns("benchmarks.train_step", chosen.sides, chosen.rounds, options)
     baselines = [side for side in SIDES[:2] if side in chosen.sides]
-    title = f"one training step of {chosen.preset}, batch {chosen.batch_size}, {torch.get_num_threads()} threads"
+    title = (
+        f"one step of {chosen.preset}, batch {chosen.batch_size}, {torch.get_num_threads()} threads"
+    )
     rounds.report(title, results, baselines, "seconds", chosen.json)
 
 
 def measure(side: str, preset: str, batch_size: int, device_name: str) -> rounds.Figures:
-    """seconds a step, images/s, peak memory above what importing took, GFLOP an image, share of limit."""
+    """Figures of one side; peak memory is what the step needs above what importing took."""
     device = runtime.choose_device(device_name)
     runtime.prepare(device)
     config = replace(presets.load(preset), {"optim.batch_size": batch_size})

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import relu, softplus
 
 
@@ -64,5 +65,7 @@ def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 def _gradient(discriminator: nn.Module, images: Tensor) -> Tensor:
     """(B, 3, H, W): of each score with respect to its image, differentiable once more."""
     images = images.detach().requires_grad_()
-    scores = discriminator(images)
-    return torch.autograd.grad(scores.sum(), images, create_graph=True)[0].float()
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+        scores = discriminator(images)
+        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient

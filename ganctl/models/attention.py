@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool2d, pad, scaled_dot_product_attention
 
 from ganctl.models.layers import conv
 
@@ -37,21 +37,31 @@ class SelfAttention(nn.Module):
         self.scale = 1 / math.sqrt(narrow) if scaled else 1.0
         self.pooled = pooled
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), eq. 2 and 3."""
+        query, key, value = self._projections(x)
+        # Queries and keys are padded with zeros to the width of the values, which changes nothing
+        # and lets the fused kernels run; they keep no (N, M) map for the backward pass. They also
+        # want a dimension for heads, of which there is one.
+        wider = (0, value.shape[-1] - query.shape[-1])
+        heads = (pad(query, wider)[:, None], pad(key, wider)[:, None], value[:, None])
+        attended = scaled_dot_product_attention(*heads, scale=self.scale)[:, 0]  # (B, N, C/2)
+        attended = attended.mT.unflatten(2, x.shape[2:])  # (B, C/2, H, W)
+        return x + self.gamma * self.output(attended)
+
     def attention_map(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, M); row j says where position j looks, and sums to 1 (eq. 1).
 
         N = H * W; M = N / 4 with pooled keys, else N.
         """
-        query = self.query(x).flatten(2)  # (B, C/8, N)
-        key = self._pool(self.key(x)).flatten(2)  # (B, C/8, M)
-        return (self.scale * query.mT @ key).softmax(dim=-1)
+        query, key, _ = self._projections(x)
+        return (self.scale * query @ key.mT).softmax(dim=-1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), eq. 2 and 3."""
-        value = self._pool(self.value(x)).flatten(2)  # (B, C/2, M)
-        attended = self.attention_map(x) @ value.mT  # (B, N, C/2)
-        attended = attended.mT.unflatten(2, x.shape[2:])  # (B, C/2, H, W)
-        return x + self.gamma * self.output(attended)
+    def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, N, C/8), keys (B, M, C/8) and values (B, M, C/2)."""
+        maps = self.query(x), self._pool(self.key(x)), self._pool(self.value(x))
+        query, key, value = (m.flatten(2).mT for m in maps)
+        return query, key, value
 
     def _pool(self, x: Tensor) -> Tensor:
         return max_pool2d(x, 2) if self.pooled else x
