@@ -4,16 +4,19 @@ SAGAN used none; every reproduction that beat it did.
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ganctl.models.spectral import power_iterate
 
+Network = TypeVar("Network", bound=nn.Module)
+
 RAMP = 0.1  # early on, the half-life is at most this share of the images seen so far
 
 
-def average_of(generator: nn.Module) -> nn.Module:
+def average_of(generator: Network) -> Network:
     """A copy to be kept up to date with `update`; in eval mode and without gradients."""
     return copy.deepcopy(generator).eval().requires_grad_(False)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
+from ganctl.config import Precision
 from ganctl.errors import ConfigError
+from ganctl.models.convnet import Generator
+from ganctl.models.folding import fold
 from ganctl.pictures import grid, png, save_png, to_uint8
-from ganctl.runtime import random_stream
+from ganctl.runtime import autocast, random_stream, upload
 
 MAX_GRID = 4096  # images in one picture
 Batch = tuple[Sequence[int], np.ndarray]  # seeds, and (B, H, W, 3) uint8
@@ -36,26 +38,27 @@ def latents(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> 
 
 @torch.no_grad()
 def draw(
-    generator: nn.Module,
-    latent_dim: int,
+    generator: Generator,
     seeds: Sequence[int],
     *,
     batch_size: int,
-    truncation: float | None,
+    truncation: float | None = None,
     device: torch.device,
+    precision: Precision = "fp32",
 ) -> Iterator[Batch]:
-    """The images of `seeds` in order, batch by batch, in fp32.
+    """The images of `seeds` in order, batch by batch.
 
     Every batch has the same shape, the last one padded: on the CPU an image then has the same bits
     at any position.
     """
-    generator = generator.eval().to(device)
-    with parametrize.cached():  # weights are normalised once, not for each batch
-        for start in range(0, len(seeds), batch_size):
-            wanted = seeds[start : start + batch_size]
-            padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]
-            z = latents(latent_dim, padded, truncation).to(device)
-            yield wanted, to_uint8(generator(z))[: len(wanted)]
+    network = fold(generator).to(device)
+    for start in range(0, len(seeds), batch_size):
+        wanted = seeds[start : start + batch_size]
+        padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]
+        z = upload(latents(generator.latent_dim, padded, truncation), device)
+        with autocast(device, precision):
+            images = network(z)
+        yield wanted, to_uint8(images)[: len(wanted)]
 
 
 def check_out(out: Path, n: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ganctl import checkpoint, config, ema
 from ganctl.checkpoint import Metadata, Payload
 from ganctl.config import Config
 from ganctl.errors import CheckpointError, ConfigError
-from ganctl.models import build_networks
+from ganctl.models import Discriminator, Generator, build_networks
 from ganctl.runtime import fingerprint, random_stream
 
 FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
@@ -23,9 +23,9 @@ FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
 class TrainState:
     """Its fields are exactly what a checkpoint holds; all randomness is a function of `step`."""
 
-    generator: nn.Module
-    discriminator: nn.Module
-    generator_ema: nn.Module
+    generator: Generator
+    discriminator: Discriminator
+    generator_ema: Generator
     g_optimizer: torch.optim.Adam
     d_optimizer: torch.optim.Adam
     g_scaler: torch.amp.GradScaler
@@ -57,7 +57,7 @@ class TrainState:
 def create(config: Config, device: torch.device) -> TrainState:
     """The state before the first step: initial weights are a function of the seed alone."""
     networks = build_networks(config.model, config.data, random_stream(config.train.seed, "init"))
-    generator, discriminator = (network.to(device) for network in networks)
+    generator, discriminator = networks[0].to(device), networks[1].to(device)
     scaled = config.train.precision == "fp16"
     return TrainState(
         generator=generator,
@@ -110,16 +110,22 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_in(item, f"{name}.{key}")
 
 
-def load_networks(path: Path) -> tuple[dict[str, nn.Module], Metadata]:
-    """The networks in a checkpoint, on the CPU in eval mode, named as TrainState's fields."""
+class Networks(NamedTuple):
+    """The networks of a checkpoint, named as TrainState's fields; on the CPU, in eval mode."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_ema: Generator
+
+
+def load_networks(path: Path) -> tuple[Networks, Metadata]:
+    """The networks in a checkpoint, and its metadata; CheckpointError says what is wrong."""
     payload, metadata = checkpoint.read(path)
     config = config_of(metadata, path)
     generator, discriminator = build_networks(config.model, config.data, torch.Generator())
     average = ema.average_of(generator)
-    networks = {
-        "generator": generator, "discriminator": discriminator, "generator_ema": average,
-    }  # fmt: skip
-    for name, network in networks.items():
+    networks = Networks(generator, discriminator, average)
+    for name, network in networks._asdict().items():
         load_network(network, payload.get(name), f"{path}: {name}")
         network.eval().requires_grad_(False)
     return networks, metadata

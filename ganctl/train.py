@@ -20,7 +20,7 @@ from ganctl.models.attention import SelfAttention
 from ganctl.models.spectral import normalized_weights, power_iterate
 from ganctl.pictures import grid, save_png, to_uint8
 from ganctl.runs import Run
-from ganctl.runtime import autocast, random_stream, synchronize
+from ganctl.runtime import autocast, random_stream, synchronize, upload
 from ganctl.state import TrainState, describe, first_bad_tensor
 from ganctl.stopping import StopRequest
 
@@ -101,7 +101,7 @@ def update_discriminator(
     metrics = torch.zeros(3, device=batches.device)
     for part in range(optim.grad_accumulation):
         real = batches.at(update * optim.batch_size + part * size, size)
-        z = latents(config, size, "d latents", update, part).to(batches.device)
+        z = upload(latents(config, size, "d latents", update, part), batches.device)
         with autocast(batches.device, config.train.precision):
             with torch.no_grad():
                 fake = state.generator(z).float()
@@ -125,7 +125,7 @@ def update_generator(state: TrainState, device: torch.device, config: Config) ->
     total = torch.zeros((), device=device)
     with frozen(state.discriminator):
         for part in range(optim.grad_accumulation):
-            z = latents(config, size, "g latents", state.step, part).to(device)
+            z = upload(latents(config, size, "g latents", state.step, part), device)
             with autocast(device, config.train.precision):
                 fake_scores = state.discriminator(state.generator(z)).float()
             loss = LOSSES[config.loss.kind].generator(fake_scores)
@@ -142,7 +142,7 @@ def penalties(
     total = torch.zeros((), device=real.device)
     if config.loss.gradient_penalty > 0:
         stream = random_stream(config.train.seed, "penalty", update, part)
-        mix = torch.rand(len(real), 1, 1, 1, generator=stream).to(real.device)
+        mix = upload(torch.rand(len(real), 1, 1, 1, generator=stream), real.device)
         total = total + config.loss.gradient_penalty * gradient_penalty(
             discriminator, real, fake, mix
         )
@@ -245,7 +245,7 @@ def save(
 @torch.no_grad()
 def save_preview(state: TrainState, config: Config, run: Run, device: torch.device) -> None:
     """A grid of the same latents each time, through the averaged generator."""
-    z = latents(config, PREVIEWS, "preview").to(device)
+    z = upload(latents(config, PREVIEWS, "preview"), device)
     images = [to_uint8(state.generator_ema(part)) for part in z.split(PREVIEW_BATCH)]
     _save_picture(np.concatenate(images), run, f"{state.step:09}.png")
 

@@ -138,7 +138,7 @@ def test_a_signal_stops_at_a_step_saves_and_says_how_to_go_on(
     os.kill(process.pid, number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 128 + number, messages
-    assert "stopped and saved at step" in messages
+    assert "\nstopped and saved at step" in messages
     assert "hint: go on with: ganctl resume stopped" in messages
     run = runs.find(Path("stopped"))
     step = checkpoint.read(run.newest_checkpoint())[1]["step"]

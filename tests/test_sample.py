@@ -31,9 +31,7 @@ def draw(tiny: Callable[..., Config]) -> Draw:
         seeds: Sequence[int], batch_size: int = 8, truncation: float | None = None
     ) -> np.ndarray:
         copy = ema.average_of(generator)
-        batches = sample.draw(
-            copy, 8, seeds, batch_size=batch_size, truncation=truncation, device=CPU
-        )
+        batches = sample.draw(copy, seeds, batch_size=batch_size, truncation=truncation, device=CPU)
         return np.concatenate([image for _, image in batches])
 
     return images
@@ -60,7 +58,7 @@ def test_drawing_equals_the_generators_own_forward(tiny: Callable[..., Config]) 
     with torch.no_grad():
         expected = to_uint8(generator.eval()(z))
     copy = ema.average_of(generator)
-    ((seeds, images),) = sample.draw(copy, 8, range(4), batch_size=4, truncation=None, device=CPU)
+    ((seeds, images),) = sample.draw(copy, range(4), batch_size=4, device=CPU)
     assert list(seeds) == [0, 1, 2, 3]
     assert np.abs(images.astype(int) - expected).max() <= 1
 
@@ -138,7 +136,7 @@ def test_networks_load_on_their_own(tiny: Callable[..., Config], tmp_path: Path)
     checkpoint.write(path, trained.payload(), state.describe(trained, config, CPU, {}))
     networks, metadata = state.load_networks(path)
     assert state.config_of(metadata, path) == config
-    for name, network in networks.items():
+    for name, network in networks._asdict().items():
         own = getattr(trained, name).state_dict()
         assert all(torch.equal(value, own[key]) for key, value in network.state_dict().items())
         assert not network.training

@@ -10,7 +10,7 @@ import typer
 
 import ganctl
 from ganctl.cli import inspect_sn, presets, resume, sample, train
-from ganctl.errors import GanctlError
+from ganctl.errors import GanctlError, StoppedError
 
 app = typer.Typer(
     help="Train, resume, sample and look inside self-attention GANs.",
@@ -77,7 +77,8 @@ def _report(error: Exception) -> int:
         show.note(f"error: a fault in ganctl itself: {type(error).__name__}: {reason}")
         show.note("hint: GANCTL_DEBUG=1 shows where; please report it")
         return 1
-    show.note(f"error: {error.message}")
+    asked_for = isinstance(error, StoppedError)
+    show.note(error.message if asked_for else f"error: {error.message}")
     if error.hint:
         show.note(f"hint: {error.hint}")
     return error.exit_code

@@ -55,11 +55,12 @@ def inspect_sn(
 
     path = runs.find_checkpoint(source)
     networks, metadata = load_networks(path)
-    chosen = {"g": "generator_ema" if averaged else "generator", "d": "discriminator"}
+    generator = networks.generator_ema if averaged else networks.generator
+    chosen = {"g": generator, "d": networks.discriminator}
     layers = [
         spectrum
         for name in (["g", "d"] if network == "both" else [network])
-        for spectrum in layer_spectra(networks[chosen[name]], name, top_k)
+        for spectrum in layer_spectra(chosen[name], name, top_k)
     ]
     if json:
         show.result_json([asdict(layer) for layer in layers])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ganctl.config import Precision
 from ganctl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def sample(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn at a time.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="fp32 repeats images exactly; auto is faster where it can be.")
+    ] = "fp32",
     force: Annotated[bool, typer.Option("--force", help="Replace what --out names.")] = False,
 ) -> None:
     """Draw images from a checkpoint, which is all that is needed.
@@ -65,8 +69,8 @@ def sample(
     from ganctl import runs
     from ganctl import sample as sampler
     from ganctl.cli import show
-    from ganctl.runtime import choose_device, prepare
-    from ganctl.state import config_of, load_networks
+    from ganctl.runtime import choose_device, choose_precision, prepare
+    from ganctl.state import load_networks
 
     if out is not None:
         sampler.check_out(out, len(numbers))
@@ -79,11 +83,15 @@ def sample(
     if out is None:
         out = _default_name(metadata, numbers, raw, truncation)
         sampler.check_out(out, len(numbers))
-    generator = networks["generator" if raw else "generator_ema"]
+    generator = networks.generator if raw else networks.generator_ema
     batches = sampler.draw(
-        generator, config_of(metadata, path).model.latent_dim, numbers,
-        batch_size=batch_size, truncation=truncation, device=target,
-    )  # fmt: skip
+        generator,
+        numbers,
+        batch_size=batch_size,
+        truncation=truncation,
+        device=target,
+        precision=choose_precision(precision, target),
+    )
     try:
         with show.ProgressBar("drawing") as progress:
             sampler.write(_counted(batches, progress, len(numbers)), len(numbers), out)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganctl.runtime import random_stream
+from ganctl.runtime import random_stream, upload
 
 
 class Batches:
@@ -27,16 +27,14 @@ class Batches:
         """(count, 3, R, R) fp32 in [-1, 1], channels last, on the device."""
         order, mirrored = self.drawn(position, count)
         packed = torch.from_numpy(self.images[order])  # (count, R, R, 3)
-        if self.device.type == "cuda":
-            packed = packed.pin_memory()
-        levels = packed.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        levels = upload(packed, self.device).permute(0, 3, 1, 2).float()
         if self.dequantize:  # uniform noise of one grey level, as pfnet-research/sngan_projection
             noise = torch.rand(levels.shape, generator=self._stream("dequantize", position))
-            images = (levels + noise.to(self.device)) / 128 - 1
+            images = (levels + upload(noise, self.device)) / 128 - 1
         else:
             images = levels / 127.5 - 1
         if self.flip:
-            mirror = torch.from_numpy(mirrored).to(self.device)[:, None, None, None]
+            mirror = upload(torch.from_numpy(mirrored), self.device)[:, None, None, None]
             images = torch.where(mirror, images.flip(3), images)
         return images.contiguous(memory_format=torch.channels_last)
 

@@ -7,12 +7,14 @@ import torch
 from ganctl.config import DataConfig, ModelConfig
 from ganctl.models import convnet
 
+Generator = convnet.Generator
+Discriminator = convnet.Discriminator
 ARCHITECTURES = {"convnet": convnet}
 
 
 def build_networks(
     model: ModelConfig, data: DataConfig, stream: torch.Generator
-) -> tuple[convnet.Generator, convnet.Discriminator]:
+) -> tuple[Generator, Discriminator]:
     """G and D on the CPU, initialised from `stream`; torch's own random state is left as it was."""
     networks = ARCHITECTURES[model.architecture]
     layout: dict[str, Any] = {

@@ -34,8 +34,8 @@ class SelfAttention(nn.Module):
         self.value = conv(channels, half, 1, bias=False, spectral_norm=spectral_norm)
         self.output = conv(half, channels, 1, bias=False, spectral_norm=spectral_norm)
         self.gamma = nn.Parameter(torch.zeros(()))
+        self.scaled, self.pooled = scaled, pooled
         self.scale = 1 / math.sqrt(narrow) if scaled else 1.0
-        self.pooled = pooled
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), eq. 2 and 3."""

@@ -7,19 +7,30 @@ Other resolutions follow the same layout; above 64 px the channels stop growing 
 """
 
 from collections.abc import Sequence
+from typing import TypedDict
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from ganctl.models.attention import SelfAttention
-from ganctl.models.layers import conv, linear, upsample_conv
+from ganctl.models.layers import LeakyReLUPool, conv, linear, upsample_conv
 
 START = 4  # the smallest map of both networks is 4 x 4
 WIDEST = 8  # no map has more than 8 * width channels
 SLOPE = 0.2  # of LeakyReLU, as in the article
 
 
+class AttentionOptions(TypedDict):
+    """What every attention block of a network has in common."""
+
+    scaled: bool
+    pooled: bool
+    spectral_norm: bool
+
+
 class Generator(nn.Module):
-    """Latent vectors to images: linear, then (up-sample, conv, batch norm, ReLU) to half size."""
+    """Latent vectors to images: linear, then one `UpStage` for each doubling up to half size."""
 
     def __init__(
         self,
@@ -35,42 +46,49 @@ class Generator(nn.Module):
         """`resolution` is a power of two from 16; `width` the channels at half of it."""
         super().__init__()
         self.latent_dim = latent_dim
-        self.resolution = resolution
-        sizes = [START]
-        while sizes[-1] < resolution // 2:
-            sizes.append(2 * sizes[-1])
-        channels = [_channels(size, resolution, width) for size in sizes]
-        self.stem = linear(
-            latent_dim, channels[0] * START**2, bias=False, spectral_norm=spectral_norm
+        options = AttentionOptions(
+            scaled=attention_scaled, pooled=attention_pooled, spectral_norm=spectral_norm
         )
-        self.stem_norm = nn.Sequential(nn.BatchNorm2d(channels[0]), nn.ReLU())
+        c_in = _channels(START, resolution, width)
+        self.stem = linear(latent_dim, c_in * START**2, bias=False, spectral_norm=spectral_norm)
+        self.stem_norm = nn.Sequential(nn.BatchNorm2d(c_in), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList()
-        for size, c_in, c_out in zip(sizes[1:], channels, channels[1:], strict=False):
-            stage = nn.Sequential()
-            stage.conv = upsample_conv(c_in, c_out, bias=False, spectral_norm=spectral_norm)
-            stage.norm = nn.BatchNorm2d(c_out)
-            stage.relu = nn.ReLU()
-            if size in attention_at:
-                stage.attention = SelfAttention(
-                    c_out,
-                    scaled=attention_scaled,
-                    pooled=attention_pooled,
-                    spectral_norm=spectral_norm,
-                )
-            self.stages.append(stage)
-        self.to_rgb = upsample_conv(channels[-1], 3, spectral_norm=spectral_norm)
+        size = START
+        while size < resolution // 2:
+            size *= 2
+            c_out = _channels(size, resolution, width)
+            self.stages.append(UpStage(c_in, c_out, options, size in attention_at))
+            c_in = c_out
+        self.to_rgb = upsample_conv(c_in, 3, spectral_norm=spectral_norm)
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (B, latent_dim), standard normal -> images (B, 3, R, R) in [-1, 1]."""
         x = self.stem(z).unflatten(1, (-1, START, START))  # (B, C, 4, 4)
-        x = self.stem_norm(x)
+        x = self.stem_norm(x.contiguous(memory_format=torch.channels_last))
         for stage in self.stages:
             x = stage(x)  # (B, C/2, 2H, 2W)
         return self.to_rgb(x).tanh()  # (B, 3, R, R)
 
 
+class UpStage(nn.Module):
+    """Up-sample, convolve, batch norm, ReLU, and self-attention if asked for."""
+
+    def __init__(
+        self, c_in: int, c_out: int, options: AttentionOptions, with_attention: bool
+    ) -> None:
+        super().__init__()
+        self.conv = upsample_conv(c_in, c_out, bias=False, spectral_norm=options["spectral_norm"])
+        self.norm = nn.BatchNorm2d(c_out)
+        self.attention = SelfAttention(c_out, **options) if with_attention else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
+        x = relu(self.norm(self.conv(x)), inplace=True)
+        return x if self.attention is None else self.attention(x)
+
+
 class Discriminator(nn.Module):
-    """Images to scores: (conv, LeakyReLU, average pooling) down to 4 x 4, then linear."""
+    """Images to scores: one `DownStage` for each halving down to 4 x 4, then linear."""
 
     def __init__(
         self,
@@ -84,23 +102,15 @@ class Discriminator(nn.Module):
     ) -> None:
         """`resolution` is a power of two from 16; `width` the channels at half of it."""
         super().__init__()
+        options = AttentionOptions(
+            scaled=attention_scaled, pooled=attention_pooled, spectral_norm=spectral_norm
+        )
         self.stages = nn.ModuleList()
         c_in, size = 3, resolution
         while size > START:
             size //= 2
             c_out = _channels(size, resolution, width)
-            stage = nn.Sequential()
-            stage.conv = conv(c_in, c_out, 5, spectral_norm=spectral_norm)
-            stage.relu = nn.LeakyReLU(SLOPE)
-            stage.pool = nn.AvgPool2d(2)
-            if size in attention_at:
-                stage.attention = SelfAttention(
-                    c_out,
-                    scaled=attention_scaled,
-                    pooled=attention_pooled,
-                    spectral_norm=spectral_norm,
-                )
-            self.stages.append(stage)
+            self.stages.append(DownStage(c_in, c_out, options, size in attention_at))
             c_in = c_out
         self.score = linear(c_in * START**2, 1, spectral_norm=spectral_norm)
 
@@ -110,6 +120,23 @@ class Discriminator(nn.Module):
         for stage in self.stages:
             x = stage(x)  # (B, 2C, H/2, W/2)
         return self.score(x.flatten(1)).squeeze(1)
+
+
+class DownStage(nn.Module):
+    """Convolve, LeakyReLU, average pooling, and self-attention if asked for."""
+
+    def __init__(
+        self, c_in: int, c_out: int, options: AttentionOptions, with_attention: bool
+    ) -> None:
+        super().__init__()
+        self.conv = conv(c_in, c_out, 5, spectral_norm=options["spectral_norm"])
+        self.pool = LeakyReLUPool(SLOPE)
+        self.attention = SelfAttention(c_out, **options) if with_attention else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H/2, W/2)."""
+        x = self.pool(self.conv(x))
+        return x if self.attention is None else self.attention(x)
 
 
 def _channels(size: int, resolution: int, width: int) -> int:

@@ -1,8 +1,10 @@
 """The layers both networks are built of: Glorot-initialised, then spectrally normalised."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pixel_shuffle
+from torch.nn.functional import avg_pool2d, conv2d, leaky_relu, pixel_shuffle
 
 from ganctl.models.spectral import Layer, add_spectral_norm
 
@@ -60,6 +62,40 @@ class UpsampleConv2d(nn.Conv2d):
         """(B, C_in, H, W) -> (B, C_out, 2H, 2W)."""
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
         return pixel_shuffle(conv2d(x, self.phase_kernels(), bias, padding=1), 2)
+
+
+class LeakyReLUPool(nn.Module):
+    """LeakyReLU, then 2 x 2 average pooling: (B, C, H, W) -> (B, C, H/2, W/2), H and W even.
+
+    One full map is kept for the backward pass instead of two, and the gradient is written once.
+    """
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = _LeakyReLUPool.apply(x, self.slope)
+        return pooled
+
+
+class _LeakyReLUPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        activated = leaky_relu(x, slope)
+        ctx.save_for_backward(activated)
+        ctx.slope = slope
+        return avg_pool2d(activated, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Made of differentiable operations, so that gradient penalties can go through."""
+        (activated,) = ctx.saved_tensors
+        windows = activated.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, H/2, 2, W/2, 2)
+        share = (gradient / 4)[:, :, :, None, :, None].expand_as(windows)
+        # The output's sign is the input's; the gradient is spread and masked in one pass.
+        spread = torch.ops.aten.leaky_relu_backward(share, windows, ctx.slope, True)
+        return spread.flatten(4, 5).flatten(2, 3), None
 
 
 def _ready(layer: Layer, spectral_norm: bool) -> Layer:

@@ -1,0 +1,82 @@
+"""A generator with everything constant folded into its weights once: for sampling only.
+
+In eval mode batch norm is an affine map of each channel, and sigma a number: both disappear into
+the weights of the layer before. What is left is one convolution a stage.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ganctl.models.attention import SelfAttention
+from ganctl.models.convnet import START, Generator, UpStage
+from ganctl.models.layers import UpsampleConv2d
+from ganctl.models.spectral import Layer
+
+
+@torch.no_grad()
+def fold(generator: Generator) -> nn.Sequential:
+    """A network that maps z as `generator.eval()` does, up to rounding; `generator` stays as it is.
+
+    z: (B, latent_dim) -> images (B, 3, R, R) in [-1, 1], channels last.
+    """
+    norm = generator.stem_norm[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    layers: list[nn.Module] = [
+        _folded_linear(generator.stem, norm),
+        nn.Unflatten(1, (norm.num_features, START, START)),
+        nn.ReLU(inplace=True),
+    ]
+    for stage in generator.stages:
+        assert isinstance(stage, UpStage)
+        layers += [*_folded_upsampling(stage.conv, stage.norm), nn.ReLU(inplace=True)]
+        if stage.attention is not None:
+            layers.append(_plain_attention(stage.attention))
+    layers += [*_folded_upsampling(generator.to_rgb, None), nn.Tanh()]
+    folded = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    return folded.eval().requires_grad_(False)
+
+
+def _affine(norm: nn.BatchNorm2d | None, channels: int) -> tuple[Tensor, Tensor]:
+    """What batch norm in eval mode does to each channel: x -> scale * x + shift."""
+    if norm is None:
+        return torch.ones(channels), torch.zeros(channels)
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return scale, norm.bias - scale * norm.running_mean
+
+
+def _folded_linear(linear: nn.Linear, norm: nn.BatchNorm2d) -> nn.Linear:
+    """`linear`, its output seen as maps of START x START, and then `norm`."""
+    scale, shift = (part.repeat_interleave(START**2) for part in _affine(norm, norm.num_features))
+    folded = nn.Linear(linear.in_features, linear.out_features)
+    return _filled(folded, scale[:, None] * linear.weight, shift)
+
+
+def _folded_upsampling(layer: UpsampleConv2d, norm: nn.BatchNorm2d | None) -> list[nn.Module]:
+    """`layer` and then `norm`, as one 3 x 3 convolution and a pixel shuffle."""
+    scale, shift = _affine(norm, layer.out_channels)
+    if layer.bias is not None:
+        shift = shift + scale * layer.bias
+    folded = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 3, padding=1)
+    weight = scale.repeat_interleave(4)[:, None, None, None] * layer.phase_kernels()
+    return [_filled(folded, weight, shift.repeat_interleave(4)), nn.PixelShuffle(2)]
+
+
+def _filled(layer: Layer, weight: Tensor, bias: Tensor) -> Layer:
+    layer.get_parameter("weight").copy_(weight)
+    layer.get_parameter("bias").copy_(bias)
+    return layer
+
+
+def _plain_attention(attention: SelfAttention) -> SelfAttention:
+    """The same block without parametrizations: its weights are the normalised ones."""
+    plain = SelfAttention(
+        attention.query.in_channels,
+        scaled=attention.scaled,
+        pooled=attention.pooled,
+        spectral_norm=False,
+    )
+    for name in ("query", "key", "value", "output"):
+        plain.get_parameter(f"{name}.weight").copy_(getattr(attention, name).weight)
+    plain.gamma.copy_(attention.gamma)
+    return plain
