@@ -81,7 +81,7 @@ def sample(
     prepare(target)
     networks, metadata = load_networks(path)
     if out is None:
-        out = _default_name(metadata, numbers, raw, truncation)
+        out = _default_name(metadata, numbers, raw, truncation, precision)
         sampler.check_out(out, len(numbers))
     generator = networks.generator if raw else networks.generator_ema
     batches = sampler.draw(
@@ -115,13 +115,18 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _default_name(
-    metadata: dict[str, Any], numbers: Sequence[int], raw: bool, truncation: float | None
+    metadata: dict[str, Any],
+    numbers: Sequence[int],
+    raw: bool,
+    truncation: float | None,
+    precision: Precision,
 ) -> Path:
     """A grid in the current folder whose name says what it shows: drawn again, it is the same."""
     run = re.sub(r"[^A-Za-z0-9._-]", "-", str(metadata["run"]["name"]))
     name = f"{run}-step{metadata['step']}-seeds{numbers[0]}-{numbers[-1]}"
     name += "-raw" if raw else ""
     name += f"-truncation{truncation:g}" if truncation is not None else ""
+    name += f"-{precision}" if precision != "fp32" else ""
     return Path(f"{name}.png")
 
 

@@ -50,6 +50,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
         return
     device = choose_device(device_name)
     prepare(device)
+    choose_precision(settings.train.precision, device)  # refuses what this device cannot do
     packed = _load_images(settings)
     if packed.fingerprint != metadata["data"]["fingerprint"]:
         raise ConfigError(

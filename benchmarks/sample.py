@@ -1,0 +1,86 @@
+"""Images a second from a generator: ganctl against plain PyTorch, in turns.
+
+python -m benchmarks.sample
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks import reference, rounds
+from benchmarks.train_step import timed
+from ganctl import presets, runtime
+from ganctl.config import Config, replace
+from ganctl.models import build_networks
+from ganctl.pictures import to_uint8
+from ganctl.runtime import random_stream
+from ganctl.sample import draw
+
+SIDES = ("reference", "reference-full", "ganctl-fp32", "ganctl-auto")
+BATCH, IMAGES = 64, 512
+
+
+def main() -> None:
+    """Run all sides in turns and print the table; with --side measure that one and print JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--preset", default="celeba64")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.side:
+        print(json.dumps(measure(chosen.side, presets.load(chosen.preset), chosen.device)))
+        return
+    options = ["--preset", chosen.preset, "--device", chosen.device]
+    results = rounds.in_turns("benchmarks.sample", SIDES, chosen.rounds, options)
+    title = f"sampling {chosen.preset}, {torch.get_num_threads()} threads"
+    rounds.report(title, results, SIDES[:2], "seconds", chosen.json)
+
+
+def measure(side: str, config: Config, device_name: str) -> rounds.Figures:
+    """Figures of one side, for images as uint8 in main memory."""
+    device = runtime.choose_device(device_name)
+    runtime.prepare(device)
+    generator, _ = build_networks(config.model, config.data, random_stream(0, "init"))
+    imported = rounds.resident_peak()
+    if side.startswith("ganctl"):
+        wanted = side.removeprefix("ganctl-")
+        precision = runtime.choose_precision(wanted, device)  # type: ignore[arg-type]
+
+        def images() -> Iterator[object]:
+            return draw(
+                generator, range(IMAGES), batch_size=BATCH, device=device, precision=precision
+            )
+    else:
+        images = plainly(side, config, device)
+    seconds = [timed(lambda: list(images()), device) for _ in range(4)][1:]
+    median = statistics.median(seconds)
+    return {
+        "seconds": median,
+        "images/s": IMAGES / median,
+        "peak GB": rounds.resident_peak() - imported,
+    }
+
+
+def plainly(side: str, config: Config, device: torch.device) -> Callable[[], Iterator[object]]:
+    """The plain generator in eval mode, batch by batch."""
+    attention = {**config.model.attention.model_dump(), "pooled": side == "reference"}
+    plain, _ = reference.build(replace(config, {"model.attention": attention}))
+    plain = plain.to(device).eval()
+
+    @torch.no_grad()
+    def images() -> Iterator[object]:
+        for _ in range(IMAGES // BATCH):
+            yield to_uint8(plain(torch.randn(BATCH, config.model.latent_dim, device=device)))
+
+    return images
+
+
+if __name__ == "__main__":
+    main()
