@@ -45,6 +45,20 @@ def test_a_seed_gives_the_same_bits_at_any_position_and_number(draw: Draw) -> No
     assert len({image.tobytes() for image in all_of_them}) == 20
 
 
+def test_every_batch_has_the_same_shape(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels chosen by shape could give other bits for a shorter last batch."""
+    seen = []
+    original = sample.latents
+
+    def record(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> torch.Tensor:
+        seen.append(len(seeds))
+        return original(latent_dim, seeds, truncation)
+
+    monkeypatch.setattr(sample, "latents", record)
+    assert len(draw(range(20), 8)) == 20
+    assert seen == [8, 8, 8]
+
+
 def test_another_batch_size_moves_no_pixel_by_more_than_one_level(draw: Draw) -> None:
     reference = draw(range(20)).astype(int)
     for batch_size in (1, 3, 64):
