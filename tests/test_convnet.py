@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ganctl import presets
 from ganctl.models import build_networks
@@ -69,3 +70,12 @@ def test_initial_weights_are_a_function_of_the_seed_alone() -> None:
     weights = [network.stem.weight for network in (first, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_both_networks_run_forward_on_a_pretended_gpu() -> None:
+    """No GPU is needed: fake tensors have a device and a shape, and refuse to mix devices."""
+    with FakeTensorMode(), torch.device("cuda"):
+        generator = Generator(resolution=64, latent_dim=5, attention_at=[32], **LAYOUT)
+        discriminator = Discriminator(resolution=64, attention_at=[32], **LAYOUT)
+        scores = discriminator(generator(torch.randn(4, 5)))
+    assert (scores.device.type, scores.shape) == ("cuda", (4,))
