@@ -11,17 +11,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from benchmarks import rounds
-from ganctl.data.batches import Batches
 from ganctl.data.faces import draw_face
 from ganctl.data.packing import pack
 from ganctl.data.sources import open_source
 
 PACKING = ("pillow", "ganctl")
-FILES, SIZE, BATCH = 4000, 64, 64
+FILES, SIZE, BATCH = 8000, 64, 64
 
 
 def main() -> None:
@@ -80,6 +78,10 @@ def packing(side: str, folder: Path) -> rounds.Figures:
 
 def batches() -> rounds.Figures:
     """Seconds for a batch to come from the mapped array to fp32 in [-1, 1]."""
+    import torch  # not at the top: the processes that decode import this module too
+
+    from ganctl.data.batches import Batches
+
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.u8"

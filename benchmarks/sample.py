@@ -51,7 +51,7 @@ def measure(side: str, config: Config, device_name: str) -> rounds.Figures:
     imported = rounds.resident_peak()
     if side.startswith("ganctl"):
         wanted = side.removeprefix("ganctl-")
-        precision = runtime.choose_precision(wanted, device)  # type: ignore[arg-type]
+        precision = runtime.choose_precision(wanted, device)
 
         def images() -> Iterator[object]:
             return draw(

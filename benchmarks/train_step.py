@@ -98,7 +98,7 @@ def timed(step: Callable[[], object], device: torch.device) -> float:
 def ganctl_step(config: Config, side: str, device: torch.device) -> Callable[[], object]:
     """ganctl's own training step, on random pixels."""
     wanted = side.removeprefix("ganctl-")
-    precision = runtime.choose_precision(wanted, device)  # type: ignore[arg-type]
+    precision = runtime.choose_precision(wanted, device)
     config = replace(config, {"train.precision": precision})
     resolution = config.data.resolution
     pixels = np.random.default_rng(0).integers(0, 256, (1000, resolution, resolution, 3), np.uint8)

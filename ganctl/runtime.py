@@ -17,7 +17,11 @@ from ganctl.errors import ConfigError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,12 +36,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Precision:
+def choose_precision(name: str, device: torch.device) -> Precision:
     """auto made definite: bf16 where the device computes faster in it, else fp32."""
-    if precision == "fp16" and device.type == "cpu":
+    if name == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 is not for CPUs", hint="use --precision auto, bf16 or fp32")
-    if precision != "auto":
-        return precision
+    for precision in DTYPES:
+        if name == precision:
+            return precision
+    if name != "auto":
+        hint = f"use auto, {', '.join(DTYPES)}"
+        raise ConfigError(f"there is no precision {name!r}", hint)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if device.type == "cpu" and _bf16_is_faster() else "fp32"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganctl.config import Precision
 from ganctl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def sample(
     batch_size: Annotated[int, typer.Option(help="Images drawn at a time.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="fp32 repeats images exactly; auto is faster where it can be.")
+        str, typer.Option(help="fp32 repeats images exactly; auto is faster where it can be.")
     ] = "fp32",
     force: Annotated[bool, typer.Option("--force", help="Replace what --out names.")] = False,
 ) -> None:
@@ -119,7 +118,7 @@ def _default_name(
     numbers: Sequence[int],
     raw: bool,
     truncation: float | None,
-    precision: Precision,
+    precision: str,
 ) -> Path:
     """A grid in the current folder whose name says what it shows: drawn again, it is the same."""
     run = re.sub(r"[^A-Za-z0-9._-]", "-", str(metadata["run"]["name"]))

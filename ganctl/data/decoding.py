@@ -23,10 +23,10 @@ def decode(file: IO[bytes]) -> Image.Image:
         raise DataError(f"not a {', '.join(FORMATS)} image") from error
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-    if image.mode == "RGB" and "transparency" not in image.info:
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "RGB" and not image.has_transparency_data:
         image.load()
-        return ImageOps.exif_transpose(image)
-    image = ImageOps.exif_transpose(image)
+        return image
     if image.mode.startswith("I"):  # 16-bit grey
         levels = np.asarray(image).astype(np.int64) >> 8
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
