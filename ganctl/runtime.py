@@ -4,18 +4,18 @@ import ctypes
 import hashlib
 import os
 import platform
-import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from ganctl.config import Precision
 from ganctl.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
 
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # Intel and AMD, Intel, ARM
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -48,7 +48,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         raise ConfigError(f"there is no precision {name!r}", hint)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and _bf16_is_faster() else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -129,17 +129,14 @@ def _keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _bf16_is_faster() -> bool:
-    """Whether one convolution of the networks' kind gains at least a quarter in bf16 (0.1 s)."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.ones(8, 64, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
-        weight = torch.ones(64, 64, 5, 5, dtype=dtype)
-        conv2d(x, weight, padding=2)  # warm-up
-        rounds = []
-        for _ in range(5):
-            started_at = time.perf_counter()
-            conv2d(x, weight, padding=2)
-            rounds.append(time.perf_counter() - started_at)
-        seconds[dtype] = min(rounds)
-    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bf16 itself: without such instructions bf16 is slower.
+
+    Known from the processor's flags (Linux; elsewhere the answer is no), because a measurement
+    depends on what else the machine is doing.
+    """
+    try:
+        flags = cpuinfo.read_text().split()
+    except OSError:
+        return False
+    return not BF16_FLAGS.isdisjoint(flags)
