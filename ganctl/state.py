@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 import ganctl
-from ganctl import checkpoint, config, ema
+from ganctl import checkpoint, ema
 from ganctl.checkpoint import Metadata, Payload
 from ganctl.config import Config
-from ganctl.errors import CheckpointError, ConfigError
+from ganctl.errors import CheckpointError
 from ganctl.models import Discriminator, Generator, build_networks
 from ganctl.runtime import fingerprint, random_stream
 
@@ -50,8 +51,41 @@ class TrainState:
                 part.load_state_dict(section)
             elif isinstance(part, torch.amp.GradScaler):
                 part.load_state_dict(section)
+            elif type(section) is int and section >= 0:
+                self.step = section
             else:
-                setattr(self, field.name, section)
+                raise CheckpointError(f"{path}: {field.name} is not a number of steps")
+
+
+class Part(BaseModel):
+    """A part of the metadata; newer versions may add to it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class RunIdentity(Part):
+    """Which run a checkpoint comes from."""
+
+    id: str
+    name: str
+
+
+class DataIdentity(Part):
+    """Which images a run was trained on."""
+
+    source: str
+    n: int
+    fingerprint: str
+
+
+class Description(Part):
+    """What a checkpoint says of itself."""
+
+    run: RunIdentity
+    step: Annotated[int, Field(ge=0, lt=2**62)]
+    config: Config
+    exactness: dict[str, str | int]  # what its bytes depend on besides configuration and images
+    data: DataIdentity
 
 
 def create(config: Config, device: torch.device) -> TrainState:
@@ -83,14 +117,14 @@ def describe(state: TrainState, config: Config, device: torch.device, data: Meta
     }
 
 
-def config_of(metadata: Metadata, path: Path) -> Config:
-    """The configuration in a checkpoint, held to the same limits as one in a file."""
+def described(metadata: Metadata, path: Path) -> Description:
+    """The metadata of `path` with its types and limits checked; the configuration as in a file."""
     try:
-        return config.validate(metadata["config"], {})
-    except KeyError as error:
-        raise CheckpointError(f"{path} holds no configuration") from error
-    except ConfigError as error:
-        raise CheckpointError(f"{path} holds a bad configuration: {error.message}") from error
+        return Description.model_validate(metadata)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path}: its metadata is bad at {name}: {first['msg']}") from None
 
 
 def first_bad_tensor(payload: Payload) -> str | None:
@@ -118,17 +152,18 @@ class Networks(NamedTuple):
     generator_ema: Generator
 
 
-def load_networks(path: Path) -> tuple[Networks, Metadata]:
+def load_networks(path: Path) -> tuple[Networks, Description]:
     """The networks in a checkpoint, and its metadata; CheckpointError says what is wrong."""
     payload, metadata = checkpoint.read(path)
-    config = config_of(metadata, path)
+    description = described(metadata, path)
+    config = description.config
     generator, discriminator = build_networks(config.model, config.data, torch.Generator())
     average = ema.average_of(generator)
     networks = Networks(generator, discriminator, average)
     for name, network in networks._asdict().items():
         load_network(network, payload.get(name), f"{path}: {name}")
         network.eval().requires_grad_(False)
-    return networks, metadata
+    return networks, description
 
 
 def load_network(network: nn.Module, section: Any, where: str) -> None:

@@ -147,9 +147,14 @@ def test_networks_load_on_their_own(tiny: Callable[..., Config], tmp_path: Path)
     config = tiny()
     trained = state.create(config, CPU)
     path = tmp_path / "a.pt"
-    checkpoint.write(path, trained.payload(), state.describe(trained, config, CPU, {}))
-    networks, metadata = state.load_networks(path)
-    assert state.config_of(metadata, path) == config
+    data = {"source": "faces", "n": 1, "fingerprint": "c"}
+    checkpoint.write(
+        path,
+        trained.payload(),
+        {"run": {"id": "a", "name": "b"}, **state.describe(trained, config, CPU, data)},
+    )
+    networks, saved = state.load_networks(path)
+    assert (saved.config, saved.step) == (config, 0)
     for name, network in networks._asdict().items():
         own = getattr(trained, name).state_dict()
         assert all(torch.equal(value, own[key]) for key, value in network.state_dict().items())

@@ -11,6 +11,9 @@ from ganctl.errors import ConfigError
 if TYPE_CHECKING:
     from ganctl.spectra import LayerSpectrum
 
+# One power iteration an update lags behind where singular values lie close together: the layers of
+# healthy runs were seen at up to 1.25. Stale or averaged u and v give far more.
+TOLERANCE = 0.5
 CHECK_FAILED = 1  # the exit code of --check
 
 
@@ -34,7 +37,7 @@ def inspect_sn(
     ] = False,
     tolerance: Annotated[
         float, typer.Option(help="How far from 1 --check lets the norm in use be.")
-    ] = 0.2,
+    ] = TOLERANCE,
 ) -> None:
     """Print each layer's singular values, exactly, beside the estimates that training uses.
 
@@ -54,7 +57,7 @@ def inspect_sn(
     from ganctl.state import load_networks
 
     path = runs.find_checkpoint(source)
-    networks, metadata = load_networks(path)
+    networks, saved = load_networks(path)
     generator = networks.generator_ema if averaged else networks.generator
     chosen = {"g": generator, "d": networks.discriminator}
     layers = [
@@ -65,7 +68,7 @@ def inspect_sn(
     if json:
         show.result_json([asdict(layer) for layer in layers])
     else:
-        _print_table(layers, f"{path}, step {metadata['step']:,}")
+        _print_table(layers, f"{path}, step {saved.step:,}")
     worst = max(layers, key=lambda layer: layer.error)
     if check and worst.error > tolerance:
         show.note(

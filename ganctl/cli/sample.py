@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from ganctl.errors import ConfigError, StorageError
 if TYPE_CHECKING:
     from ganctl.cli.show import ProgressBar
     from ganctl.sample import Batch
+    from ganctl.state import Description
 
 MAX_IMAGES = 10_000_000
 
@@ -78,9 +79,9 @@ def sample(
     path = runs.find_checkpoint(source)
     target = choose_device(device)
     prepare(target)
-    networks, metadata = load_networks(path)
+    networks, saved = load_networks(path)
     if out is None:
-        out = _default_name(metadata, numbers, raw, truncation, precision)
+        out = _default_name(saved, numbers, raw, truncation, precision)
         sampler.check_out(out, len(numbers))
     generator = networks.generator if raw else networks.generator_ema
     batches = sampler.draw(
@@ -114,15 +115,15 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _default_name(
-    metadata: dict[str, Any],
+    saved: "Description",
     numbers: Sequence[int],
     raw: bool,
     truncation: float | None,
     precision: str,
 ) -> Path:
     """A grid in the current folder whose name says what it shows: drawn again, it is the same."""
-    run = re.sub(r"[^A-Za-z0-9._-]", "-", str(metadata["run"]["name"]))
-    name = f"{run}-step{metadata['step']}-seeds{numbers[0]}-{numbers[-1]}"
+    run = re.sub(r"[^A-Za-z0-9._-]", "-", saved.run.name)
+    name = f"{run}-step{saved.step}-seeds{numbers[0]}-{numbers[-1]}"
     name += "-raw" if raw else ""
     name += f"-truncation{truncation:g}" if truncation is not None else ""
     name += f"-{precision}" if precision != "fp32" else ""

@@ -40,10 +40,11 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     run.sweep()
     path = run.newest_checkpoint()
     payload, metadata = checkpoint.read(path)
-    settings = state.config_of(metadata, path)
+    saved = state.described(metadata, path)
+    settings = saved.config
     if steps is not None:
         settings = replace(settings, {"train.steps": steps})
-    step = metadata["step"]
+    step = saved.step
     if step >= settings.train.steps:
         show.note(f"{run.folder} is finished at step {step:,}")
         show.note(f"hint: ganctl resume {run.folder} --steps {2 * step} trains on")
@@ -52,13 +53,13 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     prepare(device)
     choose_precision(settings.train.precision, device)  # refuses what this device cannot do
     packed = _load_images(settings)
-    if packed.fingerprint != metadata["data"]["fingerprint"]:
+    if packed.fingerprint != saved.data.fingerprint:
         raise ConfigError(
             f"the images at {settings.data.source} are not those that {run.folder} was trained on",
             hint="restore them, or start another run on the new ones with `ganctl train`",
         )
     for name, now in fingerprint(device).items():
-        before = metadata["exactness"].get(name)
+        before = saved.exactness.get(name)
         if before != now:
             show.note(f"note: not bit-exact with the run so far: {name} was {before}, is {now}")
     trained = state.create(settings, device)
