@@ -67,17 +67,21 @@ class Run:
         os.write(self._lock, owner.encode())
 
     def save(self, step: int, payload: Payload, metadata: Metadata, keep: int) -> Path:
-        """Write the checkpoint of `step`, then point ckpt.pt at it, then drop the oldest.
+        """Write the checkpoint of `step`, point ckpt.pt at it, then drop older ones beyond `keep`.
 
-        Does nothing if that step was saved before. Raises StorageError.
+        A file of that step can only be there if it was damaged, for the run went on from an older
+        one; it is set aside. Raises StorageError.
         """
         path = self.checkpoints / f"step-{step:09}.pt"
-        if not path.exists():
-            identity = {"id": self.run_id, "name": self.name}
-            checkpoint.write(path, payload, {"run": identity, **metadata})
+        if path.exists():
+            path.rename(path.with_suffix(".damaged"))
+        identity = {"id": self.run_id, "name": self.name}
+        checkpoint.write(path, payload, {"run": identity, **metadata})
         try:
             _link(self.folder / "ckpt.pt", path)
-            for old in _newest_first(self.checkpoints)[keep:]:
+            # Later steps than this one are damaged files, which must not push out whole ones.
+            saved = _newest_first(self.checkpoints)
+            for old in saved[saved.index(path) :][keep:]:
                 old.unlink()
         except OSError as error:
             log.warning("step %d is saved, but tidying up %s failed: %s", step, self.folder, error)
@@ -195,7 +199,11 @@ def _identity(folder: Path) -> dict[str, str]:
 
 def _runs_below(root: Path) -> Iterator[tuple[Run, tuple[str, str]]]:
     for path in root.glob("*/run.json"):
-        identity = _identity(path.parent)
+        try:
+            identity = _identity(path.parent)
+        except CheckpointError as error:
+            log.warning("skipped: %s", error)
+            continue
         yield Run(path.parent, identity["id"]), (identity["created"], path.parent.name)
 
 

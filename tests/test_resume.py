@@ -128,6 +128,22 @@ def test_kill_9_between_saves_loses_nothing_that_was_saved(photos: Path) -> None
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
 
 
+@pytest.mark.parametrize("damage", ["delete", "flip"])
+def test_a_lost_newest_checkpoint_costs_steps_but_not_exactness(photos: Path, damage: str) -> None:
+    common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=4", "--steps", "8"]
+    for run in ("whole", "hurt"):
+        assert main(["train", *common, "--run", run]) == 0
+    newest = Path("hurt") / "checkpoints" / "step-000000008.pt"
+    if damage == "delete":
+        newest.unlink()
+    else:
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    assert main(["resume", "hurt"]) == 0
+    assert sections(newest) == sections(Path("whole") / "checkpoints" / newest.name)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_at_a_step_saves_and_says_how_to_go_on(
     photos: Path, number: signal.Signals

@@ -38,6 +38,14 @@ def test_runs_are_numbered_and_the_last_started_is_the_newest(tiny: Callable[...
     assert runs.find(Path("tiny-001")).folder == made[0].folder
 
 
+def test_a_damaged_run_does_not_hide_the_others(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    broken = Path("runs/broken")
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    assert runs.find(None).folder == run.folder
+    assert "runs/broken/run.json is damaged" in caplog.text
+
+
 def test_the_newest_whole_checkpoint_counts(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     save(run, 9, 10, 100)
     newest = run.newest_checkpoint()
@@ -64,6 +72,19 @@ def test_the_newest_are_kept_and_strangers_left_alone(run: Run) -> None:
     (run.checkpoints / "mine.pt").write_text("do not touch")
     save(run, 1, 2, 3, 10, keep=2)
     assert saved_steps(run) == ["mine.pt", "step-000000003.pt", "step-000000010.pt"]
+
+
+def test_a_damaged_file_is_replaced_and_never_pushes_out_a_whole_one(run: Run) -> None:
+    """After a fall-back the run comes by the damaged step again, and has to save it."""
+    save(run, 70, 80, 90, 100)
+    for step in (90, 100):
+        (run.checkpoints / f"step-{step:09}.pt").write_bytes(b"damaged")
+    save(run, 85, keep=2)
+    assert run.newest_checkpoint().name == "step-000000085.pt"
+    assert (run.checkpoints / "step-000000080.pt").exists()
+    save(run, 90, keep=2)
+    assert run.newest_checkpoint().name == "step-000000090.pt"
+    assert (run.checkpoints / "step-000000090.damaged").read_bytes() == b"damaged"
 
 
 def test_half_written_files_are_swept(run: Run) -> None:

@@ -1,5 +1,6 @@
 """One file's bytes to one square RGB image, whatever mode, orientation or size it has."""
 
+import warnings
 from typing import IO
 
 import numpy as np
@@ -18,9 +19,12 @@ def decode(file: IO[bytes]) -> Image.Image:
     Raises DataError, or what Pillow raises for damaged files (OSError, ValueError, SyntaxError).
     """
     try:
-        image: Image.Image = Image.open(file, formats=FORMATS)
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image: Image.Image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise DataError(f"not a {', '.join(FORMATS)} image") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(str(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
     ImageOps.exif_transpose(image, in_place=True)
