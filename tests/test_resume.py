@@ -54,6 +54,7 @@ def trained(run: Run, config: Config, faces: np.ndarray, resume: bool = False) -
         {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2},
         {"loss__kind": "nonsaturating", "loss__r1": 1.0, "data__flip": True, "data__dequantize": True},
         {"optim__grad_accumulation": 2, "train__precision": "bf16"},
+        {"train__precision": "fp16"},
     ],
 )  # fmt: skip
 def test_interrupted_equals_uninterrupted(

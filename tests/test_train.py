@@ -50,7 +50,7 @@ def test_a_whole_step_runs_on_the_meta_device(
     assert metrics.shape == (len(train.METRICS),)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_step_updates_both_networks_and_the_average(
     faces: np.ndarray, tiny: Callable[..., Config], kind: str, precision: str
@@ -64,6 +64,19 @@ def test_a_step_updates_both_networks_and_the_average(
     assert trained.step == 1
     assert not any(unchanged(n, b) for n, b in zip(networks, before, strict=True))
     assert all(p.dtype == torch.float32 for p in trained.generator.parameters())
+
+
+def test_fp16_has_a_scaler_for_each_network_and_a_step_that_overflows_is_skipped(
+    faces: np.ndarray, tiny: Callable[..., Config]
+) -> None:
+    config = tiny(train__precision="fp16")
+    trained = state.create(config, CPU)
+    trained.d_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = weights(trained.discriminator)
+    train.update_discriminator(trained, batches_of(faces, config), config, 0)
+    assert unchanged(trained.discriminator, before)
+    assert trained.d_scaler.get_scale() == 2.0**59
+    assert trained.g_scaler.get_scale() == 2.0**16
 
 
 def test_each_network_is_updated_in_its_own_half_only(
