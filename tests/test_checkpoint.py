@@ -67,12 +67,13 @@ def test_every_truncation_is_found(saved: Path) -> None:
 
 def test_every_flipped_bit_is_found(saved: Path) -> None:
     content = bytearray(saved.read_bytes())
-    for position in range(len(content)):
-        content[position] ^= 1 << position % 8
+    for bit in range(8 * len(content)):
+        position, mask = bit // 8, 1 << bit % 8
+        content[position] ^= mask
         saved.write_bytes(content)
         with pytest.raises(CheckpointError):
             checkpoint.read(saved)
-        content[position] ^= 1 << position % 8
+        content[position] ^= mask
 
 
 def test_a_published_file_is_never_overwritten(saved: Path) -> None:
