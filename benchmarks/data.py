@@ -3,7 +3,6 @@
 python -m benchmarks.data
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -24,13 +23,8 @@ FILES, SIZE, BATCH = 8000, 64, 64
 
 def main() -> None:
     """Print both tables; with --side measure that one and print JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--side", choices=(*PACKING, "batches"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
+    parser = rounds.parser(__doc__, (*PACKING, "batches"))
+    parser.add_argument("--folder", type=Path, help="set by the benchmark itself")
     chosen = parser.parse_args()
     if chosen.side:
         measured = batches() if chosen.side == "batches" else packing(chosen.side, chosen.folder)

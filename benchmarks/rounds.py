@@ -1,5 +1,6 @@
 """Sides measured in turns, each round of each side in a fresh process of its own."""
 
+import argparse
 import json
 import resource
 import statistics
@@ -13,6 +14,17 @@ from rich.table import Table
 
 Figures = dict[str, float]
 ROOT = Path(__file__).parent.parent
+
+
+def parser(description: str | None, sides: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; --side is how a round calls its own script."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
+    made.add_argument("--json", action="store_true")
+    return made
 
 
 def in_turns(
@@ -47,7 +59,7 @@ def report(
         for side, rows in results.items()
     }
     if as_json:
-        print(json.dumps({"title": title, "medians": medians, "ratios": ratios}, indent=2))
+        print(json.dumps({"title": title, "medians": medians, "ratios": ratios}))
         return
     table = Table(title=title)
     names = list(next(iter(medians.values())))

@@ -3,7 +3,6 @@
 python -m benchmarks.sample
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator
@@ -25,14 +24,9 @@ BATCH, IMAGES = 64, 512
 
 def main() -> None:
     """Run all sides in turns and print the table; with --side measure that one and print JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = rounds.parser(__doc__, SIDES)
     parser.add_argument("--preset", default="celeba64")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     if chosen.side:
         print(json.dumps(measure(chosen.side, presets.load(chosen.preset), chosen.device)))

@@ -4,7 +4,6 @@ python -m benchmarks.train_step
 python -m benchmarks.train_step --batch-size 16 --rounds 3 --sides ganctl-fp32 reference
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -27,16 +26,11 @@ WARM_UP, STEPS = 2, 3
 
 def main() -> None:
     """Run all sides in turns and print the table; with --side measure that one and print JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = rounds.parser(__doc__, SIDES)
     parser.add_argument("--preset", default="celeba64")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     if chosen.side:
         print(json.dumps(measure(chosen.side, chosen.preset, chosen.batch_size, chosen.device)))

@@ -1,6 +1,6 @@
 """The exponential moving average of the generator's weights, from which samples are drawn.
 
-SAGAN used none; every reproduction that beat it did.
+SAGAN used none; the reproduction with the best published FID (mmgeneration) does.
 """
 
 import copy

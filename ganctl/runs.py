@@ -55,11 +55,15 @@ class Run:
 
         The lock is the kernel's and belongs to one process: kill -9 ends it too.
         """
+        path = self.folder / "LOCK"
         try:
-            self._lock = os.open(self.folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+        try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            owner = (self.folder / "LOCK").read_text().strip() or "another process"
+        except (BlockingIOError, PermissionError) as error:  # POSIX allows either for "taken"
+            owner = path.read_text().strip() or "another process"
             hint = "wait for it, or start another run"
             raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
         owner = f"process {os.getpid()} on {socket.gethostname()}\n"

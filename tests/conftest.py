@@ -1,13 +1,11 @@
 """What tests share: one thread, a cache of their own, tiny networks, a few real files."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ganctl import presets
 from ganctl.config import Config, replace
@@ -66,9 +64,3 @@ def batches_of(images: np.ndarray, config: Config, device: str = "cpu") -> Batch
         images, seed=config.train.seed, flip=config.data.flip, dequantize=config.data.dequantize,
         device=torch.device(device),
     )  # fmt: skip
-
-
-def save_gif_named_png(path: Path) -> None:
-    """An image that is not what its name says."""
-    Image.new("RGB", (8, 8)).save(path.with_suffix(".gif"))
-    os.replace(path.with_suffix(".gif"), path)

@@ -129,7 +129,7 @@ class ZipSource:
         try:
             with self._archive().open(self.name(index)) as file:
                 return decode(file)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter: odd compression
             raise DataError(str(error)) from error
 
     def _archive(self) -> zipfile.ZipFile:

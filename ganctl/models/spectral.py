@@ -28,9 +28,9 @@ START_ITERATIONS = 15  # u and v start as good estimates, so that the first step
 class SpectralNorm(nn.Module):
     """The map W -> W / (u' W v), in fp32 whatever the precision of the step.
 
-    u: (C_out,) and v: (C_in * k_h * k_w,), both of unit norm. Gradients treat them as constants
-    (Miyato et al., appendix A; the SAGAN authors' code differentiates through the iteration, which
-    comes to the same at convergence). A weight of all zeros has no direction and gives NaN.
+    u: (C_out,) and v: (C_in * k_h * k_w,), both of unit norm. Gradients treat them as constants,
+    as the SNGAN authors' code does; SAGAN's differentiates through the iteration, which is the same
+    at convergence. A weight of all zeros has no direction and gives NaN.
     """
 
     u: Tensor
