@@ -49,7 +49,7 @@ class ProgressBar:
         self._tenth = 0
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=console,
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task(title)
 
