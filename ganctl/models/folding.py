@@ -11,6 +11,7 @@ from ganctl.models.attention import SelfAttention
 from ganctl.models.convnet import START, Generator, UpStage
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import Layer
+from ganctl.models.winograd import Conv2d
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def _folded_upsampling(layer: UpsampleConv2d, norm: nn.BatchNorm2d | None) -> li
     scale, shift = _affine(norm, layer.out_channels)
     if layer.bias is not None:
         shift = shift + scale * layer.bias
-    folded = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 3, padding=1)
+    folded = Conv2d(layer.in_channels, 4 * layer.out_channels, 3)
     weight = scale.repeat_interleave(4)[:, None, None, None] * layer.phase_kernels()
     return [_filled(folded, weight, shift.repeat_interleave(4)), nn.PixelShuffle(2)]
 

@@ -4,16 +4,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, leaky_relu, pixel_shuffle
+from torch.nn.functional import avg_pool2d, leaky_relu, pixel_shuffle
 
 from ganctl.models.spectral import Layer, add_spectral_norm
+from ganctl.models.winograd import Conv2d, convolve
 
 
 def conv(
     c_in: int, c_out: int, kernel: int, *, bias: bool = True, spectral_norm: bool = True
 ) -> nn.Conv2d:
     """A convolution that keeps H and W: (B, c_in, H, W) -> (B, c_out, H, W)."""
-    return _ready(nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias), spectral_norm)
+    return _ready(Conv2d(c_in, c_out, kernel, bias=bias), spectral_norm)
 
 
 def upsample_conv(
@@ -61,7 +62,7 @@ class UpsampleConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, 2H, 2W)."""
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return pixel_shuffle(conv2d(x, self.phase_kernels(), bias, padding=1), 2)
+        return pixel_shuffle(convolve(x, self.phase_kernels(), bias), 2)
 
 
 class LeakyReLUPool(nn.Module):
@@ -92,10 +93,16 @@ class _LeakyReLUPool(torch.autograd.Function):
         """Made of differentiable operations, so that gradient penalties can go through."""
         (activated,) = ctx.saved_tensors
         windows = activated.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, H/2, 2, W/2, 2)
+        gradient = gradient.contiguous(memory_format=_layout(activated))
         share = (gradient / 4)[:, :, :, None, :, None].expand_as(windows)
         # The output's sign is the input's; the gradient is spread and masked in one pass.
         spread = torch.ops.aten.leaky_relu_backward(share, windows, ctx.slope, True)
         return spread.flatten(4, 5).flatten(2, 3), None
+
+
+def _layout(maps: Tensor) -> torch.memory_format:
+    last = maps.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _ready(layer: Layer, spectral_norm: bool) -> Layer:
