@@ -8,22 +8,26 @@ The file is what `torch.save` writes, an ordinary zip archive, plus two things:
 
 torch checks no checksum when it loads, and a damaged file can load without an error and with other
 contents; so the digest over the whole file is checked first. The digest shows damage, not origin:
-safety rests on `weights_only=True` and on checking everything that is read.
+safety rests on `archive.py`, which looks at everything before torch does, and `weights_only=True`.
 """
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
+from ganctl import archive
 from ganctl.errors import CheckpointError, StorageError
 
 FORMAT = "ganctl.ckpt"
@@ -47,7 +51,10 @@ def write(path: Path, payload: Payload, metadata: Metadata) -> None:
     if path.exists():
         raise StorageError(f"{path} exists, and a checkpoint is never overwritten")
     temporary = path.with_name(f".tmp-{path.stem}-{os.getpid()}-{secrets.token_hex(4)}")
+    needed = sum(v.nbytes for _, v in _leaves(payload, "") if isinstance(v, Tensor))
     try:
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with temporary.open("x+b") as file:
             _write_archive(file, payload, _complete(metadata, payload))
             file.flush()
@@ -56,36 +63,45 @@ def write(path: Path, payload: Payload, metadata: Metadata) -> None:
         temporary.rename(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError, CheckpointError) as error:
-        cause = _storage_cause(error)
+        size = f"{needed / 1e6:,.1f} MB"
         raise StorageError(
-            f"could not save {path}: {cause}", hint="free some space or check the disk"
+            f"could not save {path} ({size}): {_storage_cause(error)}",
+            hint="free some space or check the disk",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that failed; `Run.sweep` removes what is left
+            temporary.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[Payload, Metadata]:
     """The verified contents of `path`, tensors on the CPU; CheckpointError says what is wrong."""
     with _open(path) as file:
-        _check_digest(file, path)
-        metadata = _read_metadata(file, path)
+        size = _check_digest(file, path)
+        metadata = _read_metadata(file, size, path)
+        with _explained(path):
+            sketch = archive.sketch(file)
+        if not isinstance(sketch, dict) or sketch.get("metadata") != metadata:
+            raise CheckpointError(f"{path} contradicts itself: its copies of the metadata differ")
         file.seek(0)
         try:
-            payload = torch.load(file, map_location="cpu", weights_only=True)
+            payload: Payload = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch documents none; a dozen kinds were seen
             reason = str(error).split("\n")[0]
             raise CheckpointError(f"{path} cannot be loaded safely: {reason}") from error
-    _check_tree(payload, path)
-    if payload.get("metadata") != metadata:
-        raise CheckpointError(f"{path} contradicts itself: its two copies of the metadata differ")
     return payload, metadata
 
 
 def verify(path: Path) -> Metadata:
     """The metadata of `path` after checking the digest, without loading tensors."""
     with _open(path) as file:
-        _check_digest(file, path)
-        return _read_metadata(file, path)
+        size = _check_digest(file, path)
+        return _read_metadata(file, size, path)
+
+
+def peek(path: Path) -> Metadata:
+    """What `path` says of itself, its digest unchecked: enough to see whose it is."""
+    with _open(path) as file:
+        return _read_metadata(file, file.seek(0, os.SEEK_END), path)
 
 
 def digest_of(section: object) -> str:
@@ -108,10 +124,10 @@ def _complete(metadata: Metadata, payload: Payload) -> Metadata:
 
 def _write_archive(file: IO[bytes], payload: Payload, metadata: Metadata) -> None:
     torch.save({**payload, "metadata": metadata}, file)
-    with zipfile.ZipFile(file, "a") as archive:
+    with zipfile.ZipFile(file, "a") as members:
         member = zipfile.ZipInfo(METADATA_MEMBER)  # its fixed date keeps equal files equal
-        archive.writestr(member, json.dumps(metadata))
-        archive.comment = MARK + b"0" * DIGEST_BYTES
+        members.writestr(member, json.dumps(metadata))
+        members.comment = MARK + b"0" * DIGEST_BYTES
     end = file.seek(-DIGEST_BYTES, os.SEEK_END)
     digest = _sha256(file, end)
     file.seek(end)
@@ -135,7 +151,8 @@ def _open(path: Path) -> IO[bytes]:
         raise CheckpointError(f"cannot open {path}: {error.strerror}") from error
 
 
-def _check_digest(file: IO[bytes], path: Path) -> None:
+def _check_digest(file: IO[bytes], path: Path) -> int:
+    """The size of the file, if it is whole."""
     if file.read(4) != b"PK\x03\x04":
         raise CheckpointError(f"{path} is not a ganctl checkpoint: it is no zip archive")
     size = file.seek(0, os.SEEK_END)
@@ -147,15 +164,19 @@ def _check_digest(file: IO[bytes], path: Path) -> None:
     if _sha256(file, size - DIGEST_BYTES) != tail[len(MARK) :]:
         hint = "use another checkpoint of the run"
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not match", hint)
+    return size
 
 
-def _read_metadata(file: IO[bytes], path: Path) -> Metadata:
+def _read_metadata(file: IO[bytes], size: int, path: Path) -> Metadata:
+    """The metadata in a file of `size` bytes, the format's version and the archive's members."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            if archive.getinfo(METADATA_MEMBER).file_size > MAX_METADATA_BYTES:
+        with _explained(path):
+            archive.check_members(file, size)
+        with zipfile.ZipFile(file) as members:
+            if members.getinfo(METADATA_MEMBER).file_size > MAX_METADATA_BYTES:
                 raise CheckpointError(f"{path} has more metadata than any checkpoint")
-            metadata = json.loads(archive.read(METADATA_MEMBER))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            metadata = json.loads(members.read(METADATA_MEMBER))
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a ganctl checkpoint: it has no metadata") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a ganctl checkpoint")
@@ -168,17 +189,13 @@ def _read_metadata(file: IO[bytes], path: Path) -> Metadata:
     return metadata
 
 
-def _check_tree(payload: object, path: Path) -> None:
-    """Plain values and whole, dense tensors only: nothing that claims more than the file holds."""
-    if not isinstance(payload, dict):
-        raise CheckpointError(f"{path} holds a {type(payload).__name__}, not a checkpoint")
-    for name, value in _leaves(payload, ""):
-        if isinstance(value, Tensor):
-            whole = value.layout == torch.strided and value.is_contiguous()
-            if not whole or value.untyped_storage().nbytes() != value.nbytes:
-                raise CheckpointError(f"{path}: the tensor {name} is not stored whole")
-        elif not isinstance(value, str | int | float | None):
-            raise CheckpointError(f"{path}: {name} is a {type(value).__name__}")
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except archive.BadArchiveError as error:
+        hint = "no ganctl wrote this file; do not use it"
+        raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", hint) from error
 
 
 def _leaves(value: object, name: str) -> Iterator[tuple[str, object]]:

@@ -14,7 +14,7 @@ from ganctl import checkpoint, ema
 from ganctl.checkpoint import Metadata, Payload
 from ganctl.config import Config
 from ganctl.errors import CheckpointError
-from ganctl.models import Discriminator, Generator, build_networks
+from ganctl.models import Discriminator, Generator, build_networks, least_weights
 from ganctl.runtime import fingerprint, random_stream
 
 FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
@@ -22,7 +22,7 @@ FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
 
 @dataclass
 class TrainState:
-    """Its fields are exactly what a checkpoint holds; all randomness is a function of `step`."""
+    """Its fields are exactly what a checkpoint holds; randomness is a function of the last two."""
 
     generator: Generator
     discriminator: Discriminator
@@ -32,6 +32,7 @@ class TrainState:
     g_scaler: torch.amp.GradScaler
     d_scaler: torch.amp.GradScaler
     step: int  # finished updates of G
+    rollbacks: int  # times the run diverged and went back; each time with other latents
 
     def payload(self) -> Payload:
         """One section for each field: plain values and tensors on the CPU."""
@@ -52,9 +53,9 @@ class TrainState:
             elif isinstance(part, torch.amp.GradScaler):
                 part.load_state_dict(section)
             elif type(section) is int and section >= 0:
-                self.step = section
+                setattr(self, field.name, section)
             else:
-                raise CheckpointError(f"{path}: {field.name} is not a number of steps")
+                raise CheckpointError(f"{path}: {field.name} is {section!r}, not a count")
 
 
 class Part(BaseModel):
@@ -102,6 +103,7 @@ def create(config: Config, device: torch.device) -> TrainState:
         g_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
         d_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
         step=0,
+        rollbacks=0,
     )
 
 
@@ -152,11 +154,22 @@ class Networks(NamedTuple):
     generator_ema: Generator
 
 
+def check_size(payload: Payload, config: Config, path: Path) -> None:
+    """CheckpointError if networks of `config` cannot be in `payload`: none must be made for it."""
+    for name, least in zip(
+        ("generator", "discriminator"), least_weights(config.model, config.data), strict=True
+    ):
+        stored = sum(tensor.numel() for _, tensor in tensors_in(payload.get(name)))
+        if stored < least:
+            raise CheckpointError(f"{path}: {name} has {stored:,} values, not {least:,} or more")
+
+
 def load_networks(path: Path) -> tuple[Networks, Description]:
     """The networks in a checkpoint, and its metadata; CheckpointError says what is wrong."""
     payload, metadata = checkpoint.read(path)
     description = described(metadata, path)
     config = description.config
+    check_size(payload, config, path)
     generator, discriminator = build_networks(config.model, config.data, torch.Generator())
     average = ema.average_of(generator)
     networks = Networks(generator, discriminator, average)

@@ -31,3 +31,9 @@ def build_networks(
         )
         discriminator = networks.Discriminator(spectral_norm=model.d_spectral_norm, **layout)
     return generator, discriminator
+
+
+def least_weights(model: ModelConfig, data: DataConfig) -> tuple[int, int]:
+    """Numbers of weights that G and D of `model` surely exceed, without making them."""
+    networks = ARCHITECTURES[model.architecture]
+    return networks.least_weights(data.resolution, model.width, model.latent_dim)

@@ -139,6 +139,17 @@ class DownStage(nn.Module):
         return x if self.attention is None else self.attention(x)
 
 
+def least_weights(resolution: int, width: int, latent_dim: int) -> tuple[int, int]:
+    """What the weights of G and of D surely exceed: their 5 x 5 kernels, and G's stem.
+
+    For looking at a file before networks of its size are made.
+    """
+    sizes = [START * 2**n for n in range((resolution // START).bit_length() - 1)]  # 4 ... R/2
+    channels = [_channels(size, resolution, width) for size in sizes]
+    kernels = sum(25 * a * b for a, b in zip(channels, [*channels[1:], 3], strict=True))
+    return kernels + latent_dim * channels[0] * START**2, kernels
+
+
 def _channels(size: int, resolution: int, width: int) -> int:
     """Channels of the maps at size x size: width at half the resolution, doubling downwards."""
     return width * min(resolution // 2 // size, WIDEST)
