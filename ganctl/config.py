@@ -85,7 +85,10 @@ class TrainConfig(Section):
     log_every: Positive  # steps
     preview_every: Positive  # steps
     checkpoint_every: Positive  # steps
-    keep_checkpoints: int = Field(ge=2, le=10_000)  # newest files kept in a run
+    checkpoint_minutes: float = Field(ge=0, le=1e6)  # and at least so often; 0: only by steps
+    keep_checkpoints: int = Field(ge=2, le=10_000)  # newest files kept in a run ...
+    keep_every: int = Field(ge=0, le=2**40)  # ... and those of every so-many-th step; 0: none
+    rollbacks: int = Field(ge=0, le=1000)  # times a run that diverged may go back and try again
 
 
 class Config(Section):
@@ -139,6 +142,15 @@ def to_yaml(config: Config) -> str:
 def setting_names() -> list[str]:
     """All settings, dotted: data.source, ..., train.keep_checkpoints."""
     return _names(Config, "")
+
+
+def value_of(config: Config, name: str) -> Value:
+    """The value of a dotted setting, plain."""
+    value: Value = config.model_dump()
+    for part in name.split("."):
+        assert isinstance(value, dict)
+        value = value[part]
+    return value
 
 
 def _names(section: type[BaseModel], prefix: str) -> list[str]:

@@ -1,7 +1,9 @@
 """The folder of one run: what is in it, which checkpoint is newest, who may write to it.
 
 runs/faces32-001/
-  config.yaml  run.json  metrics.jsonl  status.json  LOCK
+  config.yaml  run.json  LOCK
+  status.json                    how it stands now
+  metrics.jsonl  history.jsonl   losses; what happened, and when
   samples/000001000.png          fixed noise, averaged weights
   checkpoints/step-000010000.pt  complete, verified, never changed
   ckpt.pt                        a link to the newest, for convenience; never trusted
@@ -14,7 +16,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,45 +68,78 @@ class Run:
             owner = path.read_text().strip() or "another process"
             hint = "wait for it, or start another run"
             raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
-        owner = f"process {os.getpid()} on {socket.gethostname()}\n"
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n"
         os.truncate(self._lock, 0)
         os.write(self._lock, owner.encode())
 
-    def save(self, step: int, payload: Payload, metadata: Metadata, keep: int) -> Path:
-        """Write the checkpoint of `step`, point ckpt.pt at it, then drop older ones beyond `keep`.
+    def save(
+        self, step: int, payload: Payload, metadata: Metadata, keep: int, keep_every: int = 0
+    ) -> Path:
+        """Write the checkpoint of `step`, point ckpt.pt at it, then drop older ones.
+
+        The last `keep` whole files stay, and those of every `keep_every`-th step (0: none).
 
         A file of that step can only be there if it was damaged, for the run went on from an older
         one; it is set aside. Raises StorageError.
         """
         path = self.checkpoints / f"step-{step:09}.pt"
-        if path.exists():
-            path.rename(path.with_suffix(".damaged"))
         identity = {"id": self.run_id, "name": self.name}
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            if path.exists():
+                path.rename(path.with_suffix(".damaged"))
+        except OSError as error:
+            raise StorageError(f"could not save {path}: {error.strerror}") from error
         checkpoint.write(path, payload, {"run": identity, **metadata})
         try:
             _link(self.folder / "ckpt.pt", path)
-            # Later steps than this one are damaged files, which must not push out whole ones.
-            saved = _newest_first(self.checkpoints)
-            for old in saved[saved.index(path) :][keep:]:
-                old.unlink()
+            self._prune(step, keep, keep_every)
         except OSError as error:
             log.warning("step %d is saved, but tidying up %s failed: %s", step, self.folder, error)
         return path
 
     def newest_checkpoint(self) -> Path:
-        """The newest checkpoint that is whole; damaged ones are skipped with a warning."""
-        paths = _newest_first(self.checkpoints)
-        for path in paths:
+        """The newest checkpoint of this run that is whole; others are skipped with a warning."""
+        damaged = 0
+        for _, path in self._saved():
             try:
-                checkpoint.verify(path)
-                return path
+                metadata = checkpoint.verify(path)
             except CheckpointError as error:
+                damaged += 1
                 log.warning("skipped: %s", error)
-        found = f"{len(paths)} damaged" if paths else "nothing saved yet"
+                continue
+            if metadata.get("run", {}).get("id") == self.run_id:
+                return path
+            log.warning("skipped: %s belongs to another run", path)
+        found = f"{damaged} damaged" if damaged else "nothing saved yet"
         raise CheckpointError(
             f"{self.folder} has no usable checkpoint ({found})",
             hint=f"start again: ganctl train --preset {self.folder / 'config.yaml'}",
         )
+
+    def _saved(self) -> list[tuple[int, Path]]:
+        """Steps and files of what looks like a checkpoint, the newest first."""
+        files = [(CHECKPOINT.fullmatch(p.name), p) for p in self.checkpoints.glob("step-*.pt")]
+        return sorted(((int(match[1]), path) for match, path in files if match), reverse=True)
+
+    def _prune(self, step: int, keep: int, keep_every: int) -> None:
+        """Later steps than `step` are damaged files: they, and other runs', are left alone."""
+        kept = 0
+        for at, path in self._saved():
+            milestone = keep_every > 0 and at % keep_every == 0
+            if at > step:
+                continue
+            if kept < keep:
+                kept += self._wrote(path, checkpoint.verify)
+            elif not milestone and self._wrote(path, checkpoint.peek):
+                path.unlink()
+
+    def _wrote(self, path: Path, reader: Callable[[Path], Metadata]) -> bool:
+        """Whether this run wrote `path`, as far as `reader` looks."""
+        try:
+            return bool(reader(path).get("run", {}).get("id") == self.run_id)
+        except CheckpointError:
+            return False
 
     def sweep(self) -> None:
         """Delete what a killed process left half-written; call with the lock held."""
@@ -112,12 +147,20 @@ class Run:
             path.unlink(missing_ok=True)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl; losing it must not end the run."""
+        """Add one line to metrics.jsonl."""
+        self._append("metrics.jsonl", row)
+
+    def record(self, event: str, step: int, **facts: object) -> None:
+        """Add one line to history.jsonl: started, saved, save failed, rolled back, stopped, ..."""
+        self._append("history.jsonl", {"event": event, "step": step, "time": _now(), **facts})
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        """Losing a line must not end the run."""
         try:
-            with (self.folder / "metrics.jsonl").open("a") as file:
+            with (self.folder / name).open("a") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            log.warning("metrics of step %s were not written: %s", row["step"], error.strerror)
+            log.warning("a line of %s was not written: %s", name, error.strerror)
 
     def cut_metrics(self, step: int) -> None:
         """Drop the rows after `step`, which a resumed run is about to write again."""
@@ -126,9 +169,12 @@ class Run:
             rows = [line for line in _rows(path) if json.loads(line)["step"] <= step]
             _write_text(path, "".join(f"{row}\n" for row in rows))
 
-    def set_status(self, state: str, step: int, reason: str = "") -> None:
+    def set_status(self, state: str, step: int, reason: str = "", exit_code: int = 0) -> None:
         """Say in status.json how the run stands: running, done, stopped or failed."""
-        status = {"state": state, "step": step, "reason": reason, "pid": os.getpid()}
+        status = {
+            "state": state, "step": step, "reason": reason, "exit_code": exit_code,
+            "pid": os.getpid(), "time": _now(),
+        }  # fmt: skip
         try:
             _write_text(self.folder / "status.json", json.dumps(status) + "\n")
         except OSError as error:
@@ -149,7 +195,7 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
         run = Run(folder, run_id=uuid.uuid4().hex)
         run.lock()
         _write_text(folder / "config.yaml", to_yaml(config))
-        identity = {"id": run.run_id, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        identity = {"id": run.run_id, "created": _now()}
         _write_text(folder / "run.json", json.dumps(identity) + "\n")
     except OSError as error:
         raise StorageError(f"cannot write to {folder or ROOT}: {error.strerror}") from error
@@ -188,7 +234,7 @@ def find_checkpoint(target: Path | None) -> Path:
     """The checkpoint file `target`, or the newest whole one of the run that `target` names."""
     if target is not None and target.exists() and not target.is_dir():
         return target
-    if target is not None and target.suffix == ".pt":
+    if target is not None and target.suffix == ".pt" and not target.exists():
         raise CheckpointError(f"there is no checkpoint {target}")
     return find(target).newest_checkpoint()
 
@@ -223,12 +269,6 @@ def _next_free(title: str) -> Path:
             number += 1
 
 
-def _newest_first(checkpoints: Path) -> list[Path]:
-    steps = {path: CHECKPOINT.fullmatch(path.name) for path in checkpoints.glob("step-*.pt")}
-    numbered = {path: int(match[1]) for path, match in steps.items() if match}
-    return sorted(numbered, key=lambda path: numbered[path], reverse=True)
-
-
 def _rows(path: Path) -> Iterator[str]:
     """The complete lines of a file whose last one a kill may have torn."""
     for line in path.read_text().splitlines():
@@ -249,3 +289,8 @@ def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def _now() -> str:
+    """For people to read; nothing is decided by it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,23 +1,27 @@
-"""Turning signals into a request that training honours at its next step boundary."""
+"""Turning signals into requests that training honours at its next step boundary."""
 
 import os
 import signal
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAVING = signal.SIGUSR1
 
 
 class StopRequest:
     """While entered, the first signal is remembered; a second one ends the process at once.
 
-    A handler only sets an attribute: nothing is ever saved from inside one.
+    SIGUSR1 asks for a checkpoint instead, and training goes on. A handler only sets an attribute:
+    nothing is ever saved from inside one.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._save_requested = False
 
     def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        self._previous = {number: signal.signal(number, self._remember) for number in STOPPING}
+        self._previous[SAVING] = signal.signal(SAVING, self._ask_to_save)
         return self
 
     def __exit__(
@@ -28,6 +32,14 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def take_save_request(self) -> bool:
+        """Whether SIGUSR1 came since this was last asked."""
+        requested, self._save_requested = self._save_requested, False
+        return requested
+
+    def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
+        self._save_requested = True
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:

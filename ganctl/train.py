@@ -1,6 +1,7 @@
 """The training algorithm: `train_step` is SAGAN's, `train` is the order of events around it."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganctl import ema
+from ganctl import checkpoint, ema
 from ganctl.config import Config
 from ganctl.data.batches import Batches
-from ganctl.errors import DivergedError, StoppedError
+from ganctl.errors import CheckpointError, DivergedError, StoppedError
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
 from ganctl.models.attention import SelfAttention
 from ganctl.models.spectral import normalized_weights, power_iterate
 from ganctl.pictures import grid, save_png, to_uint8
 from ganctl.runs import Run
 from ganctl.runtime import autocast, random_stream, synchronize, upload
-from ganctl.state import TrainState, describe, first_bad_tensor
+from ganctl.saving import Saver
+from ganctl.state import TrainState
 from ganctl.stopping import StopRequest
 
 PREVIEWS = 64  # images in a preview grid ...
@@ -54,9 +56,28 @@ def train(
 ) -> None:
     """Train to config.train.steps, writing metrics, previews and checkpoints into `run`.
 
-    Raises StoppedError after a signal, DivergedError at the first value that is not finite, and
-    StorageError if a checkpoint cannot be saved; what was saved before is untouched.
+    Raises StoppedError after a signal, DivergedError at a value that is not finite once
+    config.train.rollbacks are used up, and StorageError if checkpoints cannot be saved; what was
+    saved before is untouched.
     """
+    saver = Saver(run, config, batches.device, data)
+    while state.step < config.train.steps:
+        try:
+            _train_on(state, batches, config, saver, watcher, stop)
+        except DivergedError as error:
+            if state.rollbacks >= config.train.rollbacks:
+                raise
+            roll_back(state, run, error)
+
+
+def _train_on(
+    state: TrainState,
+    batches: Batches,
+    config: Config,
+    saver: Saver,
+    watcher: Watcher,
+    stop: StopRequest,
+) -> None:
     every, last_step = config.train, config.train.steps
     meter = Meter(state.step)
     while state.step < last_step:
@@ -66,15 +87,16 @@ def train(
         ending = state.step == last_step or stopped_by is not None
         if ending or state.step % every.log_every == 0:
             row = meter.read(state, config, batches.device)
-            check_finite(row, run)
-            run.append_metrics(row)
+            check_finite(row, state, saver)
+            saver.run.append_metrics(row)
             watcher.measured(row)
         if ending or state.step % every.preview_every == 0:
-            save_preview(state, config, run, batches.device)
-        if ending or state.step % every.checkpoint_every == 0:
-            save(state, config, run, data, batches.device, watcher)
+            save_preview(state, config, saver.run, batches.device)
+        due = ending or stop.take_save_request() or saver.due(state.step)
+        if due and (path := saver.save(state, must=ending)):
+            watcher.saved(state.step, path)
         if stopped_by is not None and state.step < last_step:
-            hint = f"go on with: ganctl resume {run.folder}"
+            hint = f"go on with: ganctl resume {saver.run.folder}"
             raise StoppedError(f"stopped and saved at step {state.step:,}", hint, stopped_by)
 
 
@@ -101,7 +123,8 @@ def update_discriminator(
     metrics = torch.zeros(3, device=batches.device)
     for part in range(optim.grad_accumulation):
         real = batches.at(update * optim.batch_size + part * size, size)
-        z = upload(latents(config, size, "d latents", update, part), batches.device)
+        noise = latents(config, size, "d latents", state.rollbacks, update, part)
+        z = upload(noise, batches.device)
         with autocast(batches.device, config.train.precision):
             with torch.no_grad():
                 fake = state.generator(z).float()
@@ -125,7 +148,8 @@ def update_generator(state: TrainState, device: torch.device, config: Config) ->
     total = torch.zeros((), device=device)
     with frozen(state.discriminator):
         for part in range(optim.grad_accumulation):
-            z = upload(latents(config, size, "g latents", state.step, part), device)
+            noise = latents(config, size, "g latents", state.rollbacks, state.step, part)
+            z = upload(noise, device)
             with autocast(device, config.train.precision):
                 fake_scores = state.discriminator(state.generator(z)).float()
             loss = LOSSES[config.loss.kind].generator(fake_scores)
@@ -218,28 +242,29 @@ def largest_sigma(state: TrainState) -> float | None:
         return round(torch.stack([norm.sigma(raw) for _, raw, norm in weights]).max().item(), 5)
 
 
-def check_finite(row: Row, run: Run) -> None:
+def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
     """DivergedError if a loss or score of `row` is not finite."""
     for name in METRICS:
-        if not torch.tensor(row[name]).isfinite():
-            raise _diverged(f"{name} is {row[name]}", row["step"], run)
+        if not math.isfinite(row[name]):
+            raise saver.diverged(f"{name} is {row[name]}", state.step, state.payload())
 
 
-def save(
-    state: TrainState,
-    config: Config,
-    run: Run,
-    data: dict[str, Any],
-    device: torch.device,
-    watcher: Watcher,
-) -> None:
-    """Publish a checkpoint of this step, unless a value in it is not finite (DivergedError)."""
-    payload = state.payload()
-    if bad := first_bad_tensor(payload):
-        raise _diverged(f"{bad} is not finite", state.step, run)
-    metadata = describe(state, config, device, data)
-    path = run.save(state.step, payload, metadata, config.train.keep_checkpoints)
-    watcher.saved(state.step, str(path))
+def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
+    """Take `state` back to the newest checkpoint, to go on from there with other latents.
+
+    Raises `error` itself if there is nothing to go back to.
+    """
+    try:
+        path = run.newest_checkpoint()
+        payload, _ = checkpoint.read(path)
+    except CheckpointError:
+        raise error from None
+    rollbacks = state.rollbacks
+    state.load(payload, path)
+    state.rollbacks = rollbacks + 1
+    run.cut_metrics(state.step)
+    run.record("rolled back", state.step, reason=error.message)
+    log.warning("%s; rolled back to step %d", error.message, state.step)
 
 
 @torch.no_grad()
@@ -266,11 +291,3 @@ def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Non
     scaler.step(optimizer)  # the scaler of fp32 and bf16 runs is off and only passes the call on
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-
-
-def _diverged(what: str, step: int, run: Run) -> DivergedError:
-    return DivergedError(
-        f"the run diverged by step {step:,}: {what}",
-        hint=f"`ganctl resume {run.folder}` goes back to the last save; lower optim.d_lr or g_lr,"
-        " or use --precision fp32",
-    )

@@ -43,7 +43,7 @@ def test_train_leaves_a_run_and_prints_its_checkpoint(photos: Path, capsys: Capt
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     assert names == {
         "LOCK", "checkpoints", "checkpoints/step-000000002.pt", "ckpt.pt", "config.yaml",
-        "metrics.jsonl", "run.json", "samples", "samples/000000002.png", "samples/reals.png",
+        "history.jsonl", "metrics.jsonl", "run.json", "samples", "samples/000000002.png", "samples/reals.png",
         "status.json",
     }  # fmt: skip
     assert json.loads((folder / "status.json").read_text())["state"] == "done"

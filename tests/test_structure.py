@@ -9,7 +9,7 @@ PACKAGE = Path(ganctl.__file__).parent
 
 # A module may import only from layers before its own, or from its own folder.
 LAYERS = [
-    {"errors"},
+    {"errors", "archive"},
     {"strict_yaml", "stopping"},
     {"config"},
     {"presets", "runtime", "losses", "pictures"},
@@ -17,6 +17,7 @@ LAYERS = [
     {"ema", "data", "checkpoint"},
     {"runs"},
     {"state"},
+    {"saving"},
     {"train", "sample", "spectra"},
     {"cli"},
 ]

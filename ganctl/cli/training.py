@@ -1,14 +1,15 @@
 """What `train` and `resume` have in common: device, data, watching, the end."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from ganctl import checkpoint, runs, state
+from ganctl import checkpoint, presets, runs, state
 from ganctl.cli import show
-from ganctl.config import Config, replace
+from ganctl.config import Config, replace, setting_names, value_of
 from ganctl.data.batches import Batches
 from ganctl.data.packing import PackedImages, pack
 from ganctl.data.sources import NAMED, open_source
@@ -19,6 +20,10 @@ from ganctl.state import TrainState
 from ganctl.stopping import StopRequest
 from ganctl.train import PREVIEWS, save_reals, train
 
+FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
+    "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",
+    "train.keep_checkpoints", "train.keep_every", "train.rollbacks",
+}  # fmt: skip
 SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index lists all
 
 
@@ -41,7 +46,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     path = run.newest_checkpoint()
     payload, metadata = checkpoint.read(path)
     saved = state.described(metadata, path)
-    settings = saved.config
+    settings = _with_edits(saved.config, run.folder / "config.yaml")
     if steps is not None:
         settings = replace(settings, {"train.steps": steps})
     step = saved.step
@@ -62,6 +67,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
         before = saved.exactness.get(name)
         if before != now:
             show.note(f"note: not bit-exact with the run so far: {name} was {before}, is {now}")
+    state.check_size(payload, saved.config, path)
     trained = state.create(settings, device)
     trained.load(payload, path)
     run.cut_metrics(step)
@@ -85,19 +91,42 @@ def _train(
     )
     batches = make_batches(packed, config, device)
     run.set_status("running", trained.step)
+    run.record("started", trained.step, pid=os.getpid(), steps=config.train.steps)
     try:
         with StopRequest() as stop, watcher, out_of_memory_explained(config):
             train(trained, batches, config, run, data, watcher, stop)
-    except StoppedError as stopped:
-        run.set_status("stopped", trained.step, stopped.message)
-        raise
     except GanctlError as error:
-        run.set_status("failed", trained.step, error.message)
+        outcome = "stopped" if isinstance(error, StoppedError) else "failed"
+        run.set_status(outcome, trained.step, error.message, error.exit_code)
+        run.record(outcome, trained.step, reason=error.message)
         raise
     run.set_status("done", trained.step)
+    run.record("done", trained.step)
     show.note(f"done. The last preview is {run.samples / f'{trained.step:09}.png'}")
     show.note(f"next: ganctl sample {run.folder / 'ckpt.pt'} -n 64")
     show.result(str(run.folder / "ckpt.pt"))
+
+
+def _with_edits(saved: Config, file: Path) -> Config:
+    """`saved` with what was edited in the run's config.yaml since; ConfigError if that is fixed.
+
+    What is computed is fixed for the whole run. When to log, preview and save is not.
+    """
+    if not file.exists():
+        return saved
+    edited = presets.load(str(file))
+    changes = {}
+    for name in setting_names():
+        old, new = value_of(saved, name), value_of(edited, name)
+        if old == new or name == "train.steps":  # --steps may have moved the end since
+            continue
+        if name not in FREE_SETTINGS:
+            raise ConfigError(
+                f"{file}: {name} is {new!r}, but the run was trained with {old!r}",
+                hint=f"undo that, or start another run: ganctl train --preset {file}",
+            )
+        changes[name] = new
+    return replace(saved, changes)
 
 
 def settle(config: Config, device: torch.device) -> Config:

@@ -6,12 +6,15 @@ A pack is a folder in the cache: `images.u8`, the pixels of N images as (N, R, R
 
 import hashlib
 import json
+import math
 import os
+import platform
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -27,6 +30,7 @@ from ganctl.errors import DataError, StorageError
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
 CHUNK = 256  # images a worker decodes at a time
 ALONE = 1024  # up to this many images, starting workers costs more than it saves
+BUILDING = f".building-{platform.node()}-"  # a pack that is being built; its process follows
 UNREADABLE_FILES, UNREADABLE_SHARE = 10, 0.1  # tolerated: the larger of the two
 UNREADABLE_ERRORS = (OSError, ValueError, SyntaxError, DataError)  # what damaged images raise
 
@@ -81,7 +85,8 @@ def _build(
 ) -> None:
     """Write the pack under a temporary name, then rename it: a pack is complete or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    _sweep(folder.parent)
+    building = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{os.getpid()}-", dir=folder.parent))
     try:
         pixels = building / "images.u8"
         skipped = _decode_all(source, resolution, crop, pixels, progress)
@@ -103,16 +108,37 @@ def _build(
 
 
 def _open(folder: Path, resolution: int) -> PackedImages:
-    index = json.loads((folder / "index.json").read_text())
-    shape = (index["n"], resolution, resolution, 3)
     try:
-        images = np.memmap(folder / "images.u8", dtype=np.uint8, mode="r", shape=shape)
-    except (OSError, ValueError) as error:
+        index = json.loads((folder / "index.json").read_text())
+        skipped = [Skipped(**entry) for entry in index["skipped"]]
+        shape = (index["n"], resolution, resolution, 3)
+        pixels = folder / "images.u8"
+        if pixels.stat().st_size != math.prod(shape):
+            raise ValueError("images.u8 does not have the size that index.json says")
+        images = np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape)
+        return PackedImages(images, index["fingerprint"], skipped, folder / "index.json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the image cache {folder} is damaged: {error}", hint="delete that folder and try again"
         ) from error
-    skipped = [Skipped(**entry) for entry in index["skipped"]]
-    return PackedImages(images, index["fingerprint"], skipped, folder / "index.json")
+
+
+def _sweep(packs: Path) -> None:
+    """Delete what processes of this machine that are no more left half-built."""
+    for path in packs.glob(f"{BUILDING}*"):
+        owner = path.name.removeprefix(BUILDING).split("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _decode_all(
@@ -141,6 +167,9 @@ def _decode_all(
             skipped |= future.result()
             done += len(futures[future])
             progress(done, total)
+    except BrokenProcessPool as error:
+        hint = "look at the system's log: it may have been killed for want of memory"
+        raise DataError("a process that was decoding images died", hint) from error
     finally:
         pool.shutdown(cancel_futures=True)
     return skipped
