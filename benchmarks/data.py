@@ -18,7 +18,7 @@ from ganctl.data.packing import pack
 from ganctl.data.sources import open_source
 
 PACKING = ("pillow", "ganctl")
-FILES, SIZE, BATCH = 8000, 64, 64
+FILES, SIZE, BATCH = 20_000, 64, 64  # a tenth of CelebA
 
 
 def main() -> None:
