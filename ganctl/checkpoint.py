@@ -37,6 +37,9 @@ MARK = b"ganctl-sha256:"
 DIGEST_BYTES = 64  # hexadecimal
 MAX_METADATA_BYTES = 4 * 1024**2
 BLOCK = 4 * 1024**2
+MALFORMED = (  # what zipfile and json raise for bytes that make no sense
+    zipfile.BadZipFile, NotImplementedError, EOFError, KeyError, ValueError, RecursionError,
+)  # fmt: skip
 
 Payload = dict[str, Any]  # sections of plain values and CPU tensors
 Metadata = dict[str, Any]  # plain JSON
@@ -75,11 +78,10 @@ def write(path: Path, payload: Payload, metadata: Metadata) -> None:
 
 def read(path: Path) -> tuple[Payload, Metadata]:
     """The verified contents of `path`, tensors on the CPU; CheckpointError says what is wrong."""
-    with _open(path) as file:
+    with _opened(path) as file:
         size = _check_digest(file, path)
         metadata = _read_metadata(file, size, path)
-        with _explained(path):
-            sketch = archive.sketch(file)
+        sketch = archive.sketch(file)
         if not isinstance(sketch, dict) or sketch.get("metadata") != metadata:
             raise CheckpointError(f"{path} contradicts itself: its copies of the metadata differ")
         file.seek(0)
@@ -93,14 +95,14 @@ def read(path: Path) -> tuple[Payload, Metadata]:
 
 def verify(path: Path) -> Metadata:
     """The metadata of `path` after checking the digest, without loading tensors."""
-    with _open(path) as file:
+    with _opened(path) as file:
         size = _check_digest(file, path)
         return _read_metadata(file, size, path)
 
 
 def peek(path: Path) -> Metadata:
     """What `path` says of itself, its digest unchecked: enough to see whose it is."""
-    with _open(path) as file:
+    with _opened(path) as file:
         return _read_metadata(file, file.seek(0, os.SEEK_END), path)
 
 
@@ -134,21 +136,27 @@ def _write_archive(file: IO[bytes], payload: Payload, metadata: Metadata) -> Non
     file.write(digest)
 
 
-def _open(path: Path) -> IO[bytes]:
-    """`path` opened for reading, if it is a plain file that can be one of ours."""
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """`path` for reading, if it is a plain file; all that goes wrong is a CheckpointError."""
     try:
-        status = path.stat()
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            hint = "a run's folder has a checkpoints/ folder in it"
+            raise CheckpointError(f"{path} is a folder without checkpoints", hint)
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise CheckpointError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            yield file
+    except archive.BadArchiveError as error:
+        hint = "no ganctl wrote this file; do not use it"
+        raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", hint) from error
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{path} is not a ganctl checkpoint: its archive is malformed"
+        ) from error
     except OSError as error:
-        raise CheckpointError(f"cannot open {path}: {error.strerror}") from error
-    if stat.S_ISDIR(status.st_mode):
-        hint = "a run's folder has a checkpoints/ folder in it"
-        raise CheckpointError(f"{path} is a folder without checkpoints", hint)
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise CheckpointError(f"{path} is not a regular file")
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise CheckpointError(f"cannot open {path}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _check_digest(file: IO[bytes], path: Path) -> int:
@@ -169,15 +177,11 @@ def _check_digest(file: IO[bytes], path: Path) -> int:
 
 def _read_metadata(file: IO[bytes], size: int, path: Path) -> Metadata:
     """The metadata in a file of `size` bytes, the format's version and the archive's members."""
-    try:
-        with _explained(path):
-            archive.check_members(file, size)
-        with zipfile.ZipFile(file) as members:
-            if members.getinfo(METADATA_MEMBER).file_size > MAX_METADATA_BYTES:
-                raise CheckpointError(f"{path} has more metadata than any checkpoint")
-            metadata = json.loads(members.read(METADATA_MEMBER))
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a ganctl checkpoint: it has no metadata") from error
+    archive.check_members(file, size)
+    with zipfile.ZipFile(file) as members:
+        if members.getinfo(METADATA_MEMBER).file_size > MAX_METADATA_BYTES:
+            raise CheckpointError(f"{path} has more metadata than any checkpoint")
+        metadata = json.loads(members.read(METADATA_MEMBER))
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a ganctl checkpoint")
     version = metadata.get("version")
@@ -187,15 +191,6 @@ def _read_metadata(file: IO[bytes], size: int, path: Path) -> Metadata:
             hint="pip install --upgrade ganctl",
         )
     return metadata
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except archive.BadArchiveError as error:
-        hint = "no ganctl wrote this file; do not use it"
-        raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", hint) from error
 
 
 def _leaves(value: object, name: str) -> Iterator[tuple[str, object]]:

@@ -1,9 +1,12 @@
 """One file: plain, self-verifying, atomic; any damage is found before anything is used."""
 
+import hashlib
 import io
 import json
 import os
+import random
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +167,40 @@ def test_code_is_never_run(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be loaded safely"):
         checkpoint.read(path)
     assert not canary.exists()
+
+
+def test_damage_under_a_right_digest_is_one_kind_of_error(saved: Path) -> None:
+    """Random changes by someone who computes the digest anew: refused, or harmless."""
+    chance, content = random.Random(0), saved.read_bytes()[:-64]
+    outcomes = Counter[str]()
+    for _ in range(3000):
+        changed = bytearray(content)
+        for _ in range(chance.choice([1, 1, 2, 4])):
+            position = chance.randrange(len(changed))
+            if chance.random() < 0.8:
+                changed[position] = chance.choice(
+                    [changed[position] ^ 1 << chance.randrange(8), 0, 255]
+                )
+            else:
+                del changed[position : position + chance.randrange(1, 9)]
+        saved.write_bytes(changed + hashlib.sha256(changed).hexdigest().encode())
+        try:
+            payload, _ = checkpoint.read(saved)
+            outcomes["loaded"] += 1
+            checkpoint.digest_of(payload)  # every value can be reached
+        except CheckpointError:
+            outcomes["refused"] += 1
+    print(f"changed files with a right digest: {dict(outcomes)}")
+    assert outcomes["refused"] > 1000
+
+
+def test_a_file_that_cannot_be_read_says_why(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr(checkpoint, "_sha256", broken)
+    with pytest.raises(CheckpointError, match=r"cannot read .*: Input/output error"):
+        checkpoint.read(saved)
 
 
 def test_a_newer_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
