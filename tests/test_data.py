@@ -2,7 +2,10 @@
 
 import io
 import os
+import signal
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 
 from ganctl.data import packing
+from ganctl.data.cache import cache_folder
 from ganctl.data.decoding import decode, fit
 from ganctl.data.faces import describe, draw_face
 from ganctl.data.packing import PackedImages, pack
@@ -255,3 +259,53 @@ def test_key_of_a_folder_follows_its_files(photos: Path) -> None:
     assert FolderSource(photos).key() == before
     (photos / "01.png").rename(photos / "renamed.png")
     assert FolderSource(photos).key() != before
+
+
+@pytest.mark.parametrize("damage", ["index", "keys", "cut", "longer", "gone"])
+def test_a_damaged_cache_is_said_and_not_trained_on(photos: Path, damage: str) -> None:
+    source = open_source(str(photos), 16)
+    index = pack(source, 16, None, ignore).index
+    assert index is not None
+    pixels = index.with_name("images.u8")
+    if damage in ("index", "keys"):
+        index.write_text("{" if damage == "index" else "{}")
+    elif damage == "gone":
+        pixels.unlink()
+    else:
+        content = pixels.read_bytes()
+        pixels.write_bytes(content[:-1] if damage == "cut" else content + b"x")
+    with pytest.raises(DataError, match=r"the image cache .* is damaged"):
+        pack(source, 16, None, ignore)
+
+
+def test_what_a_killed_process_left_half_packed_is_swept(photos: Path) -> None:
+    packs = cache_folder() / "packed"
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    left = packs / f"{packing.BUILDING}{child.pid}-abc"
+    mine = packs / f"{packing.BUILDING}{os.getpid()}-abc"
+    others = packs / ".building-another-machine-1-abc"
+    for folder in (left, mine, others):
+        folder.mkdir(parents=True)
+    pack(open_source(str(photos), 16), 16, None, ignore)
+    assert not left.exists()
+    assert mine.exists()
+    assert others.exists()
+
+
+class Fatal(ArraySource):
+    """Reading it kills the process, as the system does when memory runs out."""
+
+    def read(self, index: int) -> Image.Image:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_decoding_process_that_is_killed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "ALONE", 0)
+    monkeypatch.setattr(packing, "CHUNK", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    source = Fatal(np.zeros((8, 4, 4, 3), np.uint8), "x")
+    with pytest.raises(DataError, match="a process that was decoding images died"):
+        pack(source, 4, None, ignore)
+    assert not list((cache_folder() / "packed").iterdir())

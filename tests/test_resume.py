@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,65 @@ def test_a_signal_stops_at_a_step_saves_and_says_how_to_go_on(
     assert (status["state"], status["step"]) == ("stopped", step)
     assert main(["resume", "stopped", "--steps", str(step + 2)]) == 0
     assert checkpoint.read(run.newest_checkpoint())[1]["step"] == step + 2
+
+
+def test_usr1_saves_and_goes_on(photos: Path) -> None:
+    common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
+    process = ganctl("train", *common, "--steps", "100000", "--run", "asked")
+    wait_for((Path("asked") / "metrics.jsonl").exists, process)
+
+    def events() -> list[tuple[str, int]]:
+        rows = (Path("asked") / "history.jsonl").read_text().splitlines()
+        return [(row["event"], row["step"]) for row in map(json.loads, rows)]
+
+    for count in (2, 3):
+        os.kill(process.pid, signal.SIGUSR1)
+        wait_for(lambda: len(events()) == count, process)  # noqa: B023
+    process.kill()
+    process.communicate()
+    assert [event for event, _ in events()] == ["started", "saved", "saved"]
+    step = checkpoint.read(runs.find(Path("asked")).newest_checkpoint())[1]["step"]
+    assert step == events()[-1][1]
+
+
+def test_a_second_signal_ends_at_once_and_loses_nothing_saved(photos: Path) -> None:
+    """The second comes while the step after the first is under way."""
+    first = ganctl("train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r")
+    assert first.communicate()[1].endswith("-n 64\n")
+    script = (
+        "import os, signal; from ganctl import train; from ganctl.cli.app import main\n"
+        "def step(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "train.train_step = step; main(['resume', 'r', '--steps', '9'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGTERM
+    assert main(["resume", "r", "--steps", "3"]) == 0
+
+
+def test_images_that_vanish_while_training_do_not_stop_it(photos: Path) -> None:
+    """They were packed before the first step, and the pack stays open."""
+    common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
+    process = ganctl("train", *common, "--steps", "60", "--run", "r")
+    wait_for((Path("r") / "metrics.jsonl").exists, process)
+    shutil.rmtree(photos)
+    shutil.rmtree(os.environ["GANCTL_CACHE"])
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert main(["resume", "r", "--steps", "61"]) == 4
+
+
+def test_history_and_status_tell_what_happened(photos: Path) -> None:
+    common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=2"]
+    assert main(["train", *common, "--steps", "4", "--run", "r"]) == 0
+    assert main(["resume", "r", "--steps", "5"]) == 0
+    rows = [json.loads(row) for row in (Path("r") / "history.jsonl").read_text().splitlines()]
+    assert [(row["event"], row["step"]) for row in rows] == [
+        ("started", 0), ("saved", 2), ("saved", 4), ("done", 4),
+        ("started", 4), ("saved", 5), ("done", 5),
+    ]  # fmt: skip
+    status = json.loads((Path("r") / "status.json").read_text())
+    assert (status["state"], status["step"], status["exit_code"]) == ("done", 5, 0)
 
 
 def test_resume_refuses_other_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """A run's folder: what is newest, what is kept, who may write."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,6 +115,38 @@ except Exception as error:
     assert run._lock is not None
     os.close(run._lock)  # what the kernel does when the owner dies
     assert other_process() == "free\n"
+
+
+def test_the_children_of_a_dead_owner_do_not_hold_its_lock(run: Run) -> None:
+    """As decoding processes would that outlive a killed training."""
+    assert run._lock is not None
+    os.close(run._lock)
+    script = f"""
+import os, time
+from pathlib import Path
+from ganctl import runs
+runs.find(Path({str(run.folder.resolve())!r})).lock()
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(60)
+print("locked", flush=True)
+os.read(0, 1)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=pipe, stdout=pipe, env=environment, process_group=0
+    ) as owner:
+        assert owner.stdout is not None
+        try:
+            assert owner.stdout.readline() == b"locked\n"
+            with pytest.raises(RunBusyError, match=f"in use by process {owner.pid} on .* since "):
+                runs.find(run.folder).lock()
+            owner.kill()
+            owner.wait()
+            runs.find(run.folder).lock()
+        finally:
+            os.killpg(owner.pid, signal.SIGKILL)  # the sleeping child
 
 
 def test_an_existing_run_is_not_trained_over(run: Run, tiny: Callable[..., Config]) -> None:
