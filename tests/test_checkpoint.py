@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import math
 import os
 import random
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ganctl import checkpoint
 from ganctl.checkpoint import Payload
@@ -210,3 +214,40 @@ def test_a_newer_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(checkpoint, "VERSION", 1)
     with pytest.raises(CheckpointError, match=r"newer ganctl \(format 99; this one reads 1\)"):
         checkpoint.read(path)
+
+
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+]
+TENSORS = st.builds(
+    lambda shape, dtype: torch.arange(math.prod(shape)).reshape(shape).to(dtype),
+    st.lists(st.integers(0, 3), max_size=4),
+    st.sampled_from(DTYPES),
+)
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), TENSORS)
+TREES = st.recursive(
+    PLAIN,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=9), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=9), TREES, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_any_plain_tree_comes_back_as_it_was(tree: Payload) -> None:
+    tree.pop("metadata", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.pt"
+        checkpoint.write(path, tree, {"step": 1})
+        payload, metadata = checkpoint.read(path)
+    for name, section in tree.items():
+        assert checkpoint.digest_of(payload[name]) == checkpoint.digest_of(section)
+        assert metadata["sections"][name]["sha256"] == checkpoint.digest_of(section)

@@ -5,11 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import ganctl
 from ganctl import config, presets, strict_yaml
 from ganctl.config import Config
 from ganctl.errors import ConfigError
+
+PIECES = [
+    "\t", "- ", ": ", "&a ", "*a", "!!python/name:os.system ", "[", "{", "'", '"', "|", ">", "---\n",
+    "...", "<<: ", "? ", "%", "0x10", "1e400", "-", ".nan", "~", "null", "\r", "\u2028", "\x00", "\ufeff",
+]  # fmt: skip
 
 PACKAGE = Path(ganctl.__file__).parent
 
@@ -153,3 +160,24 @@ def test_no_setting_is_dead() -> None:
 def test_settings_cannot_be_changed_afterwards(tiny: Callable[..., Config]) -> None:
     with pytest.raises(ValueError, match="frozen"):
         tiny().train.seed = 3  # type: ignore[misc]
+
+
+@given(data=st.data())
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_changed_preset_is_valid_or_one_kind_of_error(
+    data: st.DataObject, tmp_path: Path
+) -> None:
+    text = presets.path_of("celeba64").read_text()
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 40)))
+        piece = data.draw(st.one_of(st.text(max_size=12), st.sampled_from(PIECES)))
+        text = text[:start] + piece + text[end:]
+    path = tmp_path / "changed.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        assert isinstance(presets.load(str(path)), Config)
+    except ConfigError as error:
+        assert error.message
