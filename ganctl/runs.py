@@ -17,7 +17,7 @@ import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Run:
     folder: Path
     run_id: str
     _lock: int | None = None  # an open file that is never closed: closing it frees the lock
+    _unwritten: set[str] = field(default_factory=set)  # logs whose last line was lost
 
     @property
     def name(self) -> str:
@@ -93,7 +94,7 @@ class Run:
         checkpoint.write(path, payload, {"run": identity, **metadata})
         try:
             _link(self.folder / "ckpt.pt", path)
-            self._prune(step, keep, keep_every)
+            self._prune(keep, keep_every)
         except OSError as error:
             log.warning("step %d is saved, but tidying up %s failed: %s", step, self.folder, error)
         return path
@@ -122,13 +123,11 @@ class Run:
         files = [(CHECKPOINT.fullmatch(p.name), p) for p in self.checkpoints.glob("step-*.pt")]
         return sorted(((int(match[1]), path) for match, path in files if match), reverse=True)
 
-    def _prune(self, step: int, keep: int, keep_every: int) -> None:
-        """Later steps than `step` are damaged files: they, and other runs', are left alone."""
+    def _prune(self, keep: int, keep_every: int) -> None:
+        """Damaged files do not count among the `keep`, and other runs' files are left alone."""
         kept = 0
         for at, path in self._saved():
             milestone = keep_every > 0 and at % keep_every == 0
-            if at > step:
-                continue
             if kept < keep:
                 kept += self._wrote(path, checkpoint.verify)
             elif not milestone and self._wrote(path, checkpoint.peek):
@@ -155,12 +154,15 @@ class Run:
         self._append("history.jsonl", {"event": event, "step": step, "time": _now(), **facts})
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
-        """Losing a line must not end the run."""
+        """Losing lines must not end the run; the first one is said."""
         try:
             with (self.folder / name).open("a") as file:
                 file.write(json.dumps(row) + "\n")
+            self._unwritten.discard(name)
         except OSError as error:
-            log.warning("a line of %s was not written: %s", name, error.strerror)
+            if name not in self._unwritten:
+                log.warning("%s cannot be written: %s", self.folder / name, error.strerror)
+            self._unwritten.add(name)
 
     def cut_metrics(self, step: int) -> None:
         """Drop the rows after `step`, which a resumed run is about to write again."""

@@ -91,6 +91,8 @@ HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "5e9 numbers in 4 bytes": (document(tensor(5 * 10**9, (5 * 10**9,), (1,))), FOUR, "another size"),
     "a million by a million of one": (document(tensor(1, (10**6, 10**6), (0, 0))), FOUR, "not stored whole"),
     "a part of a storage": (document(tensor(1, (0,), (1,), offset=1)), FOUR, "not stored whole"),
+    "half of its storage": (document(tensor(2, (1,), (1,))), {"archive/data/0": bytes(8)}, "not stored whole"),
+    "more than its storage": (document(tensor(1, (2,), (1,))), FOUR, "not stored whole"),
     "a negative size": (document(tensor(1, (-1, -1), (1, 1))), FOUR, "not stored whole"),
     "a missing member": (document(tensor(1, (1,), (1,))), {}, "malformed"),
     "lists 5,000 deep": (DEEP, {}, "nested deeper"),

@@ -192,6 +192,16 @@ def test_a_vanished_run_folder_ends_the_run_with_one_sentence(
     assert not run.folder.exists()
 
 
+def test_logs_that_cannot_be_written_are_said_once(
+    tiny: Callable[..., Config], faces: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, go = start(tiny(train__steps=6, train__log_every=1), faces)
+    (run.folder / "metrics.jsonl").mkdir()
+    go()
+    assert caplog.text.count("metrics.jsonl cannot be written: Is a directory") == 1
+    assert run.newest_checkpoint().name == "step-000000006.pt"
+
+
 def mount(folder: Path, size: str) -> bool:
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     return os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0

@@ -264,6 +264,25 @@ def test_a_run_may_roll_back_and_go_on_with_other_noise(
         trained_in(runs.create(Path("third"), "x", config), config, faces)
 
 
+def test_after_a_roll_back_both_networks_see_other_noise(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[tuple[str, int], torch.Tensor] = {}
+    config, honest = tiny(), train.latents
+    for rollbacks in (0, 1):
+        current = state.create(config, CPU)
+        current.rollbacks = rollbacks
+
+        def remember(settings: Config, count: int, purpose: str, *at: int) -> torch.Tensor:
+            drawn[purpose, rollbacks] = honest(settings, count, purpose, *at)  # noqa: B023
+            return drawn[purpose, rollbacks]  # noqa: B023
+
+        monkeypatch.setattr(train, "latents", remember)
+        train.train_step(current, batches_of(faces, config), config)
+    for purpose in ("d latents", "g latents"):
+        assert not torch.equal(drawn[purpose, 0], drawn[purpose, 1])
+
+
 def test_a_roll_back_is_exact_and_survives_resuming(
     tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ def dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
         "peak memory": f"{report['peak_memory_bytes'] / 1e9:.2f} GB",
         "speed": f"{report['images_per_second']:,} images/s",
         "time to finish": show.duration(report["seconds_to_finish"]),
-        "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {settled.train.keep_checkpoints} saves",
+        "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {report['checkpoints_kept']} saves",
     }.items():
         show.result(f"{name:16}{value}")
 
@@ -53,6 +53,9 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     seconds = time.perf_counter() - started_at
     payload = trained.payload()
     checkpoint_bytes = sum(tensor.nbytes for _, tensor in state.tensors_in(payload))
+    every = config.train
+    milestones = every.steps // every.keep_every if every.keep_every else 0
+    kept = every.keep_checkpoints + milestones
     return {
         "config": config.model_dump(),
         "device": fingerprint(device)["device"],
@@ -62,5 +65,6 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory(device),
         "images_per_second": round(optim.batch_size * optim.d_steps_per_g / seconds, 1),
         "seconds_to_finish": round(config.train.steps * seconds),
-        "disk_bytes": checkpoint_bytes * config.train.keep_checkpoints,
+        "checkpoints_kept": kept,
+        "disk_bytes": checkpoint_bytes * kept,
     }
