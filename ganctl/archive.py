@@ -1,13 +1,12 @@
-"""What a checkpoint's zip archive may contain, checked before torch sees a byte of it.
+"""Reading a checkpoint's zip archive without believing it, and without torch.
 
 Safe loading (`weights_only=True`) runs no code, but believes sizes: a file of 400 bytes can make it
-allocate gigabytes or read past its end. So the directory of the archive is checked first, and its
-pickle is read once by a reader that builds sketches of tensors instead of tensors.
+allocate gigabytes or read past its end. And two readers of one zip archive can see two different
+files in it. So this is the only reader: it checks the members, and interprets the few operations of
+pickle's that `torch.save` writes for plain values and whole tensors. It makes no tensors itself.
 """
 
-import io
 import math
-import pickle
 import pickletools
 import stat
 import zipfile
@@ -15,9 +14,10 @@ from typing import IO, Any, NamedTuple
 
 ROOT = "archive/"
 PICKLE = "archive/data.pkl"
-MAX_PICKLE_BYTES = 16 * 1024**2
+MAX_PICKLE_BYTES = 4 * 1024**2
 MAX_DEPTH = 10  # of nested dicts and lists
-MAX_VALUES = 1_000_000  # in all of them together, counting what is shared each time
+MAX_VALUES = 500_000  # in all of them together, counting what is shared each time
+MAX_DIMENSIONS = 64  # of a tensor
 FOLDER_BIT = 0x10  # of a member's attributes: torch then returns memory it never filled
 
 ITEM_BYTES = {
@@ -25,28 +25,35 @@ ITEM_BYTES = {
     "LongStorage": 8, "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1,
     "BoolStorage": 1,
 }  # fmt: skip
-OPCODES = {
-    "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1",
-    "BINFLOAT", "BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1",
-    "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT",
-    "BINGET", "LONG_BINGET", "GLOBAL", "BINPERSID", "REDUCE",
-}  # fmt: skip
+PUSHED = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}  # with their argument
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+REBUILD, ORDERED_DICT = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
+MARK = object()
 
 
 class BadArchiveError(Exception):
     """Why an archive is not opened, as the end of a sentence: "it has ..."."""
 
 
+class Code(NamedTuple):
+    """One of the few names that a pickle may mention; never called."""
+
+    name: str
+
+
 class Storage(NamedTuple):
     """The bytes of a tensor: a member of the archive."""
 
+    member: str
+    kind: str  # a key of ITEM_BYTES
     items: int
-    item_bytes: int
 
 
 class Sketch(NamedTuple):
-    """A whole, dense tensor, known by its shape alone."""
+    """A whole, dense tensor that is still in the archive."""
 
+    storage: Storage
     shape: tuple[int, ...]
 
 
@@ -81,17 +88,12 @@ def sketch(file: IO[bytes]) -> Any:
 
     BadArchiveError for anything but dicts, lists and tuples of plain values and whole tensors.
     """
-    archive = zipfile.ZipFile(file)
-    if archive.getinfo(PICKLE).file_size > MAX_PICKLE_BYTES:
+    members = zipfile.ZipFile(file)
+    if members.getinfo(PICKLE).file_size > MAX_PICKLE_BYTES:
         raise BadArchiveError("a data.pkl larger than any checkpoint's")
+    sizes = {member.filename: member.file_size for member in members.infolist()}
     try:
-        content = archive.read(PICKLE)
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name not in OPCODES:
-                raise BadArchiveError(f"the pickle operation {opcode.name}")
-            if opcode.name == "GLOBAL" and not _allowed(*str(argument).split(" ", 1)):
-                raise BadArchiveError(f"code in it ({str(argument)!r})")
-        payload = _Sketcher(archive, content).load()
+        payload = _Interpreter(sizes).run(members.read(PICKLE))
     except BadArchiveError:
         raise
     except Exception as error:  # a malformed pickle can raise nearly anything
@@ -100,64 +102,139 @@ def sketch(file: IO[bytes]) -> Any:
     return payload
 
 
-class _Sketcher(pickle.Unpickler):
-    """Reads torch's pickle without torch; what it may call are the functions below."""
+class _Interpreter:
+    """A stack machine for the part of pickle's protocol 2 that a checkpoint needs."""
 
-    def __init__(self, archive: zipfile.ZipFile, content: bytes) -> None:
-        super().__init__(io.BytesIO(content))
-        self.archive = archive
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.sizes = sizes  # bytes of each member
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch":
-            return ITEM_BYTES[name]
-        return {"_rebuild_tensor_v2": _sketch_tensor, "OrderedDict": dict}[name]
+    def run(self, content: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(content):
+            if opcode.name in PUSHED:
+                self.stack.append(argument)
+            elif opcode.name in CONSTANTS:
+                self.stack.append(CONSTANTS[opcode.name])
+            elif opcode.name in TUPLES:
+                count = TUPLES[opcode.name]
+                self.stack[-count:] = [tuple(self.stack[-count:])]
+            elif opcode.name != "PROTO":
+                operation = getattr(self, f"_{opcode.name.lower()}", None)
+                if operation is None:
+                    raise BadArchiveError(f"the pickle operation {opcode.name}")
+                operation(argument)
+        return self.stack.pop()
 
-    def persistent_load(self, pid: Any) -> Storage:
-        kind, item_bytes, key, device, items = pid
-        if kind != "storage" or device != "cpu" or type(items) is not int:
+    def _stop(self, _: None) -> None:
+        if len(self.stack) != 1:
+            raise BadArchiveError("a malformed pickle")
+
+    def _empty_dict(self, _: None) -> None:
+        self.stack.append({})
+
+    def _empty_list(self, _: None) -> None:
+        self.stack.append([])
+
+    def _mark(self, _: None) -> None:
+        self.stack.append(MARK)
+
+    def _tuple(self, _: None) -> None:
+        self.stack.append(tuple(self._since_mark()))
+
+    def _append(self, _: None) -> None:
+        self._extend([self.stack.pop()])
+
+    def _appends(self, _: None) -> None:
+        self._extend(self._since_mark())
+
+    def _setitem(self, _: None) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._update([key, value])
+
+    def _setitems(self, _: None) -> None:
+        self._update(self._since_mark())
+
+    def _binput(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def _binget(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    _long_binput, _long_binget = _binput, _binget
+
+    def _global(self, name: str) -> None:
+        module, _, kind = name.partition(" ")
+        if name not in (REBUILD, ORDERED_DICT) and not (module == "torch" and kind in ITEM_BYTES):
+            raise BadArchiveError(f"code in it ({name!r})")
+        self.stack.append(Code(name))
+
+    def _binpersid(self, _: None) -> None:
+        what, code, key, device, items = self.stack.pop()
+        kind, member = code.name.removeprefix("torch "), f"{ROOT}data/{key}"
+        if what != "storage" or device != "cpu" or type(items) is not int:
             raise BadArchiveError("a tensor that is not stored for the CPU")
-        if self.archive.getinfo(f"{ROOT}data/{key}").file_size != items * item_bytes:
+        if self.sizes[member] != items * ITEM_BYTES[kind]:
             raise BadArchiveError("a tensor of another size than its bytes")
-        return Storage(items, item_bytes)
+        self.stack.append(Storage(member, kind, items))
+
+    def _reduce(self, _: None) -> None:
+        arguments, code = self.stack.pop(), self.stack.pop()
+        if code == Code(ORDERED_DICT) and arguments == ():
+            self.stack.append({})
+        elif code == Code(REBUILD):
+            self.stack.append(_whole_tensor(*arguments[:4]))
+        else:
+            raise BadArchiveError("a call in it")
+
+    def _since_mark(self) -> list[Any]:
+        at = len(self.stack) - 1
+        while self.stack[at] is not MARK:
+            at -= 1  # from 0 on to -1: an IndexError comes in the end
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise BadArchiveError("a malformed pickle")
+        self.stack[-1].extend(items)
+
+    def _update(self, items: list[Any]) -> None:
+        keys, values = items[::2], items[1::2]
+        if type(self.stack[-1]) is not dict or len(keys) != len(values):
+            raise BadArchiveError("a malformed pickle")
+        if not all(isinstance(key, str | int) for key in keys):
+            raise BadArchiveError("a key that is neither text nor a number")
+        self.stack[-1].update(zip(keys, values, strict=True))
 
 
-def _sketch_tensor(
-    storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
-) -> Sketch:
+def _whole_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Sketch:
     """What torch._utils._rebuild_tensor_v2 would build, if that is the whole storage in order."""
-    if not isinstance(storage, Storage) or min((*shape, *strides, 0)) < 0 or offset != 0:
+    numbers = (*shape, *strides)
+    if not isinstance(storage, Storage) or len(shape) != len(strides) or offset != 0:
+        raise BadArchiveError("a tensor that is not stored whole")
+    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in numbers):
         raise BadArchiveError("a tensor that is not stored whole")
     dense = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     in_order = all(n == 1 or a == b for n, a, b in zip(shape, strides, dense, strict=True))
     if math.prod(shape) != storage.items or (storage.items and not in_order):
         raise BadArchiveError("a tensor that is not stored whole")
-    return Sketch(tuple(shape))
-
-
-def _allowed(module: str, name: str) -> bool:
-    if module == "torch":
-        return name in ITEM_BYTES
-    return (module, name) in (
-        ("torch._utils", "_rebuild_tensor_v2"),
-        ("collections", "OrderedDict"),
-    )
+    return Sketch(storage, tuple(shape))
 
 
 def _check_values(payload: object) -> None:
     """Plain values only, not too deep, not too many."""
-    waiting, seen = [(payload, 0)], 0
+    waiting, seen = [(payload, 0)], 1
     while waiting:
         value, depth = waiting.pop()
-        seen += 1
-        if depth > MAX_DEPTH or seen > MAX_VALUES:
-            raise BadArchiveError("values nested deeper, or more of them, than any checkpoint")
-        if isinstance(value, dict):
-            if not all(isinstance(key, str | int) for key in value):
-                raise BadArchiveError("a key that is neither text nor a number")
-            waiting += [(item, depth + 1) for item in value.values()]
-        elif isinstance(value, Sketch):
+        if isinstance(value, Sketch) or value is None or isinstance(value, str | int | float):
             continue
-        elif isinstance(value, list | tuple):
-            waiting += [(item, depth + 1) for item in value]
-        elif not isinstance(value, str | int | float | None):
+        if type(value) not in (dict, list, tuple):
             raise BadArchiveError(f"a {type(value).__name__} in it")
+        assert isinstance(value, dict | list | tuple)
+        items = value.values() if isinstance(value, dict) else value
+        seen += len(items)
+        if depth == MAX_DEPTH or seen > MAX_VALUES:
+            raise BadArchiveError("values nested deeper, or more of them, than any checkpoint")
+        waiting += [(item, depth + 1) for item in items]

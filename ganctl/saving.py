@@ -54,7 +54,7 @@ class Saver:
             if must or self._failures == MOST_FAILURES:
                 raise StorageError(f"{error.message}; {safe}", error.hint) from error
             left = MOST_FAILURES - self._failures
-            log.warning("%s; training goes on (%d more tries), %s", error.message, left, safe)
+            log.warning("%s; training goes on (tries left: %d), %s", error.message, left, safe)
             return None
         self._failures = 0
         self.run.record("saved", state.step)

@@ -149,10 +149,10 @@ def test_training_goes_on_when_a_save_fails_and_the_next_one_works(
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2
     assert (
-        "No space left on device; training goes on (2 more tries), no checkpoint is whole"
+        "No space left on device; training goes on (tries left: 2), no checkpoint is whole"
         in warnings[0]
     )
-    assert "(1 more tries)" in warnings[1]
+    assert "(tries left: 1)" in warnings[1]
     events = [
         json.loads(row)["event"] for row in (run.folder / "history.jsonl").read_text().splitlines()
     ]

@@ -15,6 +15,7 @@ LAYERS = [
     {"presets", "runtime", "losses", "pictures"},
     {"models"},
     {"ema", "data", "checkpoint"},
+    {"journal"},
     {"runs"},
     {"state"},
     {"saving"},
@@ -69,15 +70,9 @@ def test_public_functions_and_classes_have_docstrings() -> None:
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
 
 
-def test_loading_is_always_safe() -> None:
+def test_no_library_unpickles_for_us() -> None:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                assert any(
-                    k.arg == "weights_only" and ast.unparse(k.value) == "True"
-                    for k in node.keywords
-                )
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(
-                ("pickle.", "yaml.load")
-            ):
-                raise AssertionError(f"{path.name}:{node.lineno}")
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert not called.startswith(("pickle.", "torch.load", "yaml.load")), path.name

@@ -124,16 +124,16 @@ class LivePanel:
         self._live.update(self._panel())
 
     def saved(self, step: int, path: str) -> None:
-        upcoming = min(self.last_step, (step // self.save_every + 1) * self.save_every)
         self._saved = f"step {step:,}"
-        if step < self.last_step:
-            self._saved += f", next at {upcoming:,}"
         self._live.update(self._panel())
 
     def _panel(self) -> Panel:
         figures = Table.grid(padding=(0, 2))
         numbers = summary(self._row) if self._row else {"first figures": "soon"}
-        pairs = list({**numbers, "saved": self._saved}.items())
+        step = int(self._bar.tasks[0].completed)
+        upcoming = min(self.last_step, (step // self.save_every + 1) * self.save_every)
+        saves = self._saved if step == self.last_step else f"{self._saved}, next at {upcoming:,}"
+        pairs = list({**numbers, "saved": saves}.items())
         for left in range(0, len(pairs), 3):
             row = pairs[left : left + 3]
             figures.add_row(*(cell for name, value in row for cell in (f"[dim]{name}", value)))
