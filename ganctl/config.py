@@ -86,7 +86,7 @@ class TrainConfig(Section):
     preview_every: Positive  # steps
     checkpoint_every: Positive  # steps
     checkpoint_minutes: float = Field(ge=0, le=1e6)  # and at least so often; 0: only by steps
-    keep_checkpoints: int = Field(ge=2, le=10_000)  # newest files kept in a run ...
+    keep_checkpoints: int = Field(ge=2, le=1000)  # newest files kept in a run ...
     keep_every: int = Field(ge=0, le=2**40)  # ... and those of every so-many-th step; 0: none
     rollbacks: int = Field(ge=0, le=1000)  # times a run that diverged may go back and try again
 

@@ -17,15 +17,15 @@ import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ganctl import checkpoint
 from ganctl.checkpoint import Metadata, Payload
 from ganctl.config import Config, to_yaml
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError
+from ganctl.journal import Journal, now, write_text
 
 ROOT = Path("runs")
 CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
@@ -39,7 +39,9 @@ class Run:
     folder: Path
     run_id: str
     _lock: int | None = None  # an open file that is never closed: closing it frees the lock
-    _unwritten: set[str] = field(default_factory=set)  # logs whose last line was lost
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder)
 
     @property
     def name(self) -> str:
@@ -69,9 +71,10 @@ class Run:
             owner = path.read_text().strip() or "another process"
             hint = "wait for it, or start another run"
             raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
-        owner = f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n"
-        os.truncate(self._lock, 0)
-        os.write(self._lock, owner.encode())
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {now()}\n"
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            os.truncate(self._lock, 0)
+            os.write(self._lock, owner.encode())
 
     def save(
         self, step: int, payload: Payload, metadata: Metadata, keep: int, keep_every: int = 0
@@ -92,24 +95,29 @@ class Run:
         except OSError as error:
             raise StorageError(f"could not save {path}: {error.strerror}") from error
         checkpoint.write(path, payload, {"run": identity, **metadata})
-        try:
-            _link(self.folder / "ckpt.pt", path)
-            self._prune(keep, keep_every)
-        except OSError as error:
-            log.warning("step %d is saved, but tidying up %s failed: %s", step, self.folder, error)
+        self._tidy(lambda: _link(self.folder / "ckpt.pt", path))
+        self._tidy(lambda: self._prune(keep, keep_every))
         return path
+
+    def _tidy(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except OSError as error:  # the checkpoint is safe, and the next save tries again
+            log.warning("the checkpoint is saved, but tidying up %s failed: %s", self.folder, error)
 
     def newest_checkpoint(self) -> Path:
         """The newest checkpoint of this run that is whole; others are skipped with a warning."""
         damaged = 0
-        for _, path in self._saved():
+        for step, path in self._saved():
             try:
                 metadata = checkpoint.verify(path)
+                if metadata.get("step", step) != step:
+                    raise CheckpointError(f"{path} is of step {metadata['step']}, not of its name")
             except CheckpointError as error:
                 damaged += 1
                 log.warning("skipped: %s", error)
                 continue
-            if metadata.get("run", {}).get("id") == self.run_id:
+            if _owner(metadata) == self.run_id:
                 return path
             log.warning("skipped: %s belongs to another run", path)
         found = f"{damaged} damaged" if damaged else "nothing saved yet"
@@ -136,51 +144,14 @@ class Run:
     def _wrote(self, path: Path, reader: Callable[[Path], Metadata]) -> bool:
         """Whether this run wrote `path`, as far as `reader` looks."""
         try:
-            return bool(reader(path).get("run", {}).get("id") == self.run_id)
+            return _owner(reader(path)) == self.run_id
         except CheckpointError:
             return False
 
     def sweep(self) -> None:
         """Delete what a killed process left half-written; call with the lock held."""
-        for path in self.checkpoints.glob(".tmp-*"):
+        for path in (*self.checkpoints.glob(".tmp-*"), *self.folder.glob(".tmp-*")):
             path.unlink(missing_ok=True)
-
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        self._append("metrics.jsonl", row)
-
-    def record(self, event: str, step: int, **facts: object) -> None:
-        """Add one line to history.jsonl: started, saved, save failed, rolled back, stopped, ..."""
-        self._append("history.jsonl", {"event": event, "step": step, "time": _now(), **facts})
-
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        """Losing lines must not end the run; the first one is said."""
-        try:
-            with (self.folder / name).open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            self._unwritten.discard(name)
-        except OSError as error:
-            if name not in self._unwritten:
-                log.warning("%s cannot be written: %s", self.folder / name, error.strerror)
-            self._unwritten.add(name)
-
-    def cut_metrics(self, step: int) -> None:
-        """Drop the rows after `step`, which a resumed run is about to write again."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            rows = [line for line in _rows(path) if json.loads(line)["step"] <= step]
-            _write_text(path, "".join(f"{row}\n" for row in rows))
-
-    def set_status(self, state: str, step: int, reason: str = "", exit_code: int = 0) -> None:
-        """Say in status.json how the run stands: running, done, stopped or failed."""
-        status = {
-            "state": state, "step": step, "reason": reason, "exit_code": exit_code,
-            "pid": os.getpid(), "time": _now(),
-        }  # fmt: skip
-        try:
-            _write_text(self.folder / "status.json", json.dumps(status) + "\n")
-        except OSError as error:
-            log.warning("status.json was not written: %s", error.strerror)
 
 
 def create(folder: Path | None, title: str, config: Config) -> Run:
@@ -196,9 +167,12 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
             part.mkdir(parents=True, exist_ok=True)
         run = Run(folder, run_id=uuid.uuid4().hex)
         run.lock()
-        _write_text(folder / "config.yaml", to_yaml(config))
-        identity = {"id": run.run_id, "created": _now()}
-        _write_text(folder / "run.json", json.dumps(identity) + "\n")
+        write_text(folder / "config.yaml", to_yaml(config))
+        order = 1 + max((number for _, number in _runs_below(ROOT)), default=0)
+        identity = {"id": run.run_id, "created": now(), "order": order}
+        write_text(folder / "run.json", json.dumps(identity) + "\n")
+        for part in (folder, folder.parent, folder.parent.parent):
+            checkpoint.sync_folder(part)
     except OSError as error:
         raise StorageError(f"cannot write to {folder or ROOT}: {error.strerror}") from error
     return run
@@ -218,15 +192,15 @@ def check_free(folder: Path | None) -> None:
 def find(target: Path | None) -> Run:
     """The run in the folder `target`, or called so under runs/, or the newest one there."""
     if target is None:
-        runs = [run for run, _ in sorted(_runs_below(ROOT), key=lambda pair: pair[1])]
+        runs = list(_runs_below(ROOT))
         if not runs:
             hint = "train one with `ganctl train`, or name a run's folder"
             raise CheckpointError(f"there is no run under {ROOT}/", hint)
-        return runs[-1]
+        return max(runs, key=lambda pair: pair[1])[0]
     for folder in (target, ROOT / target):
-        if (folder / "run.json").is_file():
-            return Run(folder, run_id=_identity(folder)["id"])
-    beside = target if target.is_dir() else target.parent
+        if _exists(folder / "run.json"):
+            return Run(folder, run_id=_identity(folder)[0])
+    beside = target if _exists(target) and target.is_dir() else target.parent
     near = next((p for p in (beside, *beside.parents) if (p / "run.json").is_file()), None)
     hint = f"did you mean ganctl resume {near}?" if near else "`ls runs` shows the runs"
     raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it", hint)
@@ -234,29 +208,43 @@ def find(target: Path | None) -> Run:
 
 def find_checkpoint(target: Path | None) -> Path:
     """The checkpoint file `target`, or the newest whole one of the run that `target` names."""
-    if target is not None and target.exists() and not target.is_dir():
+    if target is not None and _exists(target) and not target.is_dir():
         return target
-    if target is not None and target.suffix == ".pt" and not target.exists():
+    if target is not None and target.suffix == ".pt" and not _exists(target):
         raise CheckpointError(f"there is no checkpoint {target}")
     return find(target).newest_checkpoint()
 
 
-def _identity(folder: Path) -> dict[str, str]:
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _owner(metadata: Metadata) -> object:
+    """The id of the run that wrote a checkpoint, whatever else stands in its place."""
+    run = metadata.get("run")
+    return run.get("id") if isinstance(run, dict) else None
+
+
+def _identity(folder: Path) -> tuple[str, int]:
+    """The run's id, and its place among the runs beside it: 1 for the first."""
     try:
         identity = json.loads((folder / "run.json").read_text())
-        return {"id": str(identity["id"]), "created": str(identity["created"])}
+        return str(identity["id"]), int(identity["order"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}/run.json is damaged") from error
 
 
-def _runs_below(root: Path) -> Iterator[tuple[Run, tuple[str, str]]]:
+def _runs_below(root: Path) -> Iterator[tuple[Run, int]]:
     for path in root.glob("*/run.json"):
         try:
-            identity = _identity(path.parent)
+            run_id, order = _identity(path.parent)
         except CheckpointError as error:
             log.warning("skipped: %s", error)
             continue
-        yield Run(path.parent, identity["id"]), (identity["created"], path.parent.name)
+        yield Run(path.parent, run_id), order
 
 
 def _next_free(title: str) -> Path:
@@ -271,28 +259,8 @@ def _next_free(title: str) -> Path:
             number += 1
 
 
-def _rows(path: Path) -> Iterator[str]:
-    """The complete lines of a file whose last one a kill may have torn."""
-    for line in path.read_text().splitlines():
-        try:
-            json.loads(line)
-        except ValueError:
-            continue
-        yield line
-
-
 def _link(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".tmp-{link.name}-{os.getpid()}")
+    temporary = link.with_name(f".tmp-{link.name}")
+    temporary.unlink(missing_ok=True)  # left by a process that was killed here
     temporary.symlink_to(target.relative_to(link.parent))
     temporary.replace(link)
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def _now() -> str:
-    """For people to read; nothing is decided by it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -49,7 +49,7 @@ class Saver:
             path = str(self.run.save(state.step, payload, metadata, *keep))
         except StorageError as error:
             self._failures += 1
-            self.run.record("save failed", state.step, reason=error.message)
+            self.run.journal.record("save failed", state.step, reason=error.message)
             safe = f"{self._last_good()} is whole"
             if must or self._failures == MOST_FAILURES:
                 raise StorageError(f"{error.message}; {safe}", error.hint) from error
@@ -57,7 +57,7 @@ class Saver:
             log.warning("%s; training goes on (tries left: %d), %s", error.message, left, safe)
             return None
         self._failures = 0
-        self.run.record("saved", state.step)
+        self.run.journal.record("saved", state.step)
         return path
 
     def diverged(self, what: str, step: int, payload: Payload) -> DivergedError:

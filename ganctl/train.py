@@ -16,6 +16,7 @@ from ganctl import checkpoint, ema
 from ganctl.config import Config
 from ganctl.data.batches import Batches
 from ganctl.errors import CheckpointError, DivergedError, StoppedError
+from ganctl.journal import Row
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
 from ganctl.models.attention import SelfAttention
 from ganctl.models.spectral import normalized_weights, power_iterate
@@ -31,8 +32,6 @@ PREVIEW_BATCH = 16  # ... drawn so many at a time
 METRICS = ("d_loss", "g_loss", "real_score", "fake_score")
 
 log = logging.getLogger("ganctl")
-
-Row = dict[str, Any]  # one line of metrics.jsonl
 
 
 class Watcher(Protocol):
@@ -88,7 +87,7 @@ def _train_on(
         if ending or state.step % every.log_every == 0:
             row = meter.read(state, config, batches.device)
             check_finite(row, state, saver)
-            saver.run.append_metrics(row)
+            saver.run.journal.measure(row)
             watcher.measured(row)
         if ending or state.step % every.preview_every == 0:
             save_preview(state, config, saver.run, batches.device)
@@ -262,8 +261,8 @@ def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
     rollbacks = state.rollbacks
     state.load(payload, path)
     state.rollbacks = rollbacks + 1
-    run.cut_metrics(state.step)
-    run.record("rolled back", state.step, reason=error.message)
+    run.journal.cut_metrics(state.step)
+    run.journal.record("rolled back", state.step, reason=error.message)
     log.warning("%s; rolled back to step %d", error.message, state.step)
 
 

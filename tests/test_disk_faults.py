@@ -108,7 +108,7 @@ def test_an_error_at_any_call_harms_nothing_older_and_is_said(
 @pytest.fixture
 def no_space(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """A disk without space while the list that it gives is not empty."""
-    full = [True]
+    full: list[bool] = []
     fsync = os.fsync
 
     def failing(descriptor: int) -> None:
@@ -136,6 +136,7 @@ def test_training_goes_on_when_a_save_fails_and_the_next_one_works(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     run, go = start(tiny(train__steps=6, train__checkpoint_every=2), faces)
+    no_space.append(True)
     write = checkpoint.write
 
     def write_and_free(path: Path, *rest: Any) -> None:
@@ -165,6 +166,7 @@ def test_the_third_failure_or_the_last_save_ends_the_run(
 ) -> None:
     config = tiny(train__steps=steps, train__checkpoint_every=2, train__log_every=1)
     run, go = start(config, faces)
+    no_space.append(True)
     with pytest.raises(StorageError, match="No space left on device; no checkpoint is whole"):
         go()
     rows = (run.folder / "metrics.jsonl").read_text().splitlines()

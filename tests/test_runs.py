@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganctl import runs
+from ganctl import checkpoint, runs
 from ganctl.config import Config
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError
 from ganctl.runs import Run
@@ -37,6 +37,58 @@ def test_runs_are_numbered_and_the_last_started_is_the_newest(tiny: Callable[...
     assert [run.name for run in made] == ["tiny-001", "tiny-002", "tiny-003"]
     assert runs.find(None).folder == made[-1].folder
     assert runs.find(Path("tiny-001")).folder == made[0].folder
+
+
+def test_the_newest_run_is_no_matter_of_clocks(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day, name in ((3, "zeta"), (2, "alpha"), (1, "middle")):
+        monkeypatch.setattr(runs, "now", lambda: f"2026-01-0{day}")  # noqa: B023
+        runs.create(Path("runs") / name, "x", tiny())
+    assert runs.find(None).name == "middle"
+
+
+def test_a_new_run_survives_a_power_cut(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files and every folder on the way to them are synced before it is used."""
+    synced, fsync = set(), os.fsync
+
+    def remember(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    folder = runs.create(None, "tiny", tiny()).folder
+    for path in (folder / "run.json", folder / "config.yaml", folder, folder.parent, Path()):
+        assert path.stat().st_ino in synced, path
+
+
+def test_what_a_kill_left_of_the_link_does_not_stop_the_next_one(run: Run) -> None:
+    (run.folder / ".tmp-ckpt.pt").symlink_to("checkpoints/step-000000001.pt")
+    save(run, 1, 2, 3, 4, keep=2)
+    assert saved_steps(run) == ["step-000000003.pt", "step-000000004.pt"]
+    assert (run.folder / "ckpt.pt").resolve().name == "step-000000004.pt"
+
+
+@pytest.mark.parametrize("owner", ["x", None, [], {"id": 1}])
+def test_a_checkpoint_without_a_run_is_nobodys(run: Run, owner: object) -> None:
+    save(run, 1)
+    for step in (2, 9):
+        path = run.checkpoints / f"step-{step:09}.pt"
+        checkpoint.write(path, {**PAYLOAD, "step": step}, {"run": owner, "step": step})
+    save(run, 3, 4, 5, 6, keep=2)
+    assert run.newest_checkpoint().name == "step-000000006.pt"
+    assert saved_steps(run) == [f"step-{step:09}.pt" for step in (2, 5, 6, 9)]
+
+
+def test_a_checkpoint_under_another_steps_name_is_skipped(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(run, 1, 2)
+    (run.checkpoints / "step-000000002.pt").rename(run.checkpoints / "step-000000009.pt")
+    assert run.newest_checkpoint().name == "step-000000001.pt"
+    assert "is of step 2, not of its name" in caplog.text
 
 
 def test_a_damaged_run_does_not_hide_the_others(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -97,7 +149,7 @@ def test_half_written_files_are_swept(run: Run) -> None:
 
 def test_a_live_run_is_locked_and_a_dead_owner_holds_nothing(run: Run) -> None:
     script = f"""
-from ganctl import runs
+from ganctl import checkpoint, runs
 from pathlib import Path
 try:
     runs.find(Path({str(run.folder.resolve())!r})).lock()
@@ -124,7 +176,7 @@ def test_the_children_of_a_dead_owner_do_not_hold_its_lock(run: Run) -> None:
     script = f"""
 import os, time
 from pathlib import Path
-from ganctl import runs
+from ganctl import checkpoint, runs
 runs.find(Path({str(run.folder.resolve())!r})).lock()
 if os.fork() == 0:
     os.close(1)
@@ -170,8 +222,8 @@ def test_what_a_target_may_be(run: Run) -> None:
 
 def test_metrics_after_a_step_are_cut_and_a_torn_line_ignored(run: Run) -> None:
     for step in (1, 2, 3):
-        run.append_metrics({"step": step})
-    with (run.folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "tor')
-    run.cut_metrics(2)
+        run.journal.measure({"step": step})
+    with (run.folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'[1]\n{"step": "x"}\n\xff\xfe\n{}\n{"step": 4, "tor')
+    run.journal.cut_metrics(2)
     assert (run.folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'

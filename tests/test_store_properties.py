@@ -1,4 +1,4 @@
-"""The store against a model of it: saves, damage, kills and resumptions in any order."""
+"""The store against a model of it: saves, damage, other runs' files and restarts in any order."""
 
 import os
 import shutil
@@ -24,7 +24,8 @@ class Store(RuleBasedStateMachine):
         self.base = Path(tempfile.mkdtemp())
         self.run = runs.create(self.base / "run", "x", presets.load("faces32"))
         os.close(self.run._lock or 0)
-        self.step = 0
+        self.step = self.first = 10
+        self.strangers: set[str] = set()
         self.whole: set[int] = set()  # steps whose files are there, undamaged
 
     def path(self, step: int) -> Path:
@@ -34,7 +35,7 @@ class Store(RuleBasedStateMachine):
     def save(self, ahead: int, keep: int, keep_every: int) -> None:
         self.step += ahead
         payload = {"generator": {"w": torch.full((2,), float(self.step))}, "step": self.step}
-        self.run.save(self.step, payload, {}, keep, keep_every)
+        self.run.save(self.step, payload, {"step": self.step}, keep, keep_every)
         whole = sorted({*self.whole, self.step}, reverse=True)
         milestones = {step for step in whole if keep_every and step % keep_every == 0}
         self.whole = {*whole[:keep], *milestones}
@@ -60,12 +61,24 @@ class Store(RuleBasedStateMachine):
     def litter(self, name: str) -> None:
         (self.run.checkpoints / name).write_bytes(b"half")
 
+    @rule(step=st.sampled_from([1, 2, 3, 5, 1001, 1002]))
+    def put_another_runs_file(self, step: int) -> None:
+        if not self.path(step).exists():
+            checkpoint.write(
+                self.path(step), {"step": step}, {"run": {"id": "other"}, "step": step}
+            )
+            self.strangers.add(self.path(step).name)
+
+    @invariant()
+    def other_runs_files_are_left_alone(self) -> None:
+        assert self.strangers <= {path.name for path in self.run.checkpoints.iterdir()}
+
     @rule()
     def start_again(self) -> None:
         self.run = runs.find(self.run.folder)
         self.run.sweep()
         assert not list(self.run.checkpoints.glob(".tmp-*"))
-        self.step = max(self.whole, default=0)
+        self.step = max(self.whole, default=self.first)
 
     @invariant()
     def the_newest_whole_file_is_found(self) -> None:

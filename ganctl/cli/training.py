@@ -70,7 +70,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     state.check_size(payload, saved.config, path)
     trained = state.create(settings, device)
     trained.load(payload, path)
-    run.cut_metrics(step)
+    run.journal.cut_metrics(step)
     show.note(f"going on with {run.folder} from step {step:,}")
     _train(trained, settings, run, packed, device)
 
@@ -90,18 +90,18 @@ def _train(
         str(run.folder), trained.step, config.train.steps, config.train.checkpoint_every
     )
     batches = make_batches(packed, config, device)
-    run.set_status("running", trained.step)
-    run.record("started", trained.step, pid=os.getpid(), steps=config.train.steps)
+    run.journal.set_status("running", trained.step)
+    run.journal.record("started", trained.step, pid=os.getpid(), steps=config.train.steps)
     try:
         with StopRequest() as stop, watcher, out_of_memory_explained(config):
             train(trained, batches, config, run, data, watcher, stop)
     except GanctlError as error:
         outcome = "stopped" if isinstance(error, StoppedError) else "failed"
-        run.set_status(outcome, trained.step, error.message, error.exit_code)
-        run.record(outcome, trained.step, reason=error.message)
+        run.journal.set_status(outcome, trained.step, error.message, error.exit_code)
+        run.journal.record(outcome, trained.step, reason=error.message)
         raise
-    run.set_status("done", trained.step)
-    run.record("done", trained.step)
+    run.journal.set_status("done", trained.step)
+    run.journal.record("done", trained.step)
     show.note(f"done. The last preview is {run.samples / f'{trained.step:09}.png'}")
     show.note(f"next: ganctl sample {run.folder / 'ckpt.pt'} -n 64")
     show.result(str(run.folder / "ckpt.pt"))
