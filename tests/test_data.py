@@ -2,6 +2,7 @@
 
 import io
 import os
+import platform
 import signal
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ganctl.data import packing
 from ganctl.data.cache import cache_folder
@@ -261,7 +262,7 @@ def test_key_of_a_folder_follows_its_files(photos: Path) -> None:
     assert FolderSource(photos).key() != before
 
 
-@pytest.mark.parametrize("damage", ["index", "keys", "cut", "longer", "gone"])
+@pytest.mark.parametrize("damage", ["index", "keys", "cut", "longer", "gone", "zeros", "a bit"])
 def test_a_damaged_cache_is_said_and_not_trained_on(photos: Path, damage: str) -> None:
     source = open_source(str(photos), 16)
     index = pack(source, 16, None, ignore).index
@@ -273,7 +274,12 @@ def test_a_damaged_cache_is_said_and_not_trained_on(photos: Path, damage: str) -
         pixels.unlink()
     else:
         content = pixels.read_bytes()
-        pixels.write_bytes(content[:-1] if damage == "cut" else content + b"x")
+        pixels.write_bytes(
+            {
+                "cut": content[:-1], "longer": content + b"x", "zeros": bytes(len(content)),
+                "a bit": bytes([content[0] ^ 1]) + content[1:],
+            }[damage]
+        )  # fmt: skip
     with pytest.raises(DataError, match=r"the image cache .* is damaged"):
         pack(source, 16, None, ignore)
 
@@ -282,15 +288,32 @@ def test_what_a_killed_process_left_half_packed_is_swept(photos: Path) -> None:
     packs = cache_folder() / "packed"
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    left = packs / f"{packing.BUILDING}{child.pid}-abc"
-    mine = packs / f"{packing.BUILDING}{os.getpid()}-abc"
-    others = packs / ".building-another-machine-1-abc"
-    for folder in (left, mine, others):
+    host = platform.node()
+    left = packs / f".building-{host}-{child.pid}-abc"
+    others = [
+        packs / f".building-{host}-{os.getpid()}-abc", packs / f".building-gpu-{child.pid}-abc",
+        packs / f".building-{host}-{child.pid}-{os.getpid()}-abc", packs / ".building-x",
+    ]  # fmt: skip
+    for folder in (left, *others):
         folder.mkdir(parents=True)
     pack(open_source(str(photos), 16), 16, None, ignore)
     assert not left.exists()
-    assert mine.exists()
-    assert others.exists()
+    assert all(folder.exists() for folder in others)
+
+
+def test_damaged_exif_data_do_not_cost_the_image() -> None:
+    """Every byte of them changed once, and cut anywhere."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "x"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.5
+    good = encoded(Image.new("RGB", (4, 8), RED), "JPEG", exif=exif).getvalue()
+    start, end = good.index(b"Exif"), good.index(b"Exif") + len(exif.tobytes())
+    for position in range(start, end):
+        for value in (0, 1, 0x7F, 0xFF):
+            changed = bytearray(good)
+            changed[position] = value
+            assert decode(io.BytesIO(changed)).size in ((4, 8), (8, 4))
 
 
 class Fatal(ArraySource):

@@ -30,9 +30,8 @@ from ganctl.errors import DataError, StorageError
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
 CHUNK = 256  # images a worker decodes at a time
 ALONE = 1024  # up to this many images, starting workers costs more than it saves
-BUILDING = f".building-{platform.node()}-"  # a pack that is being built; its process follows
+BUILDING = ".building-"  # a pack that is being built; host, process and a random part follow
 UNREADABLE_FILES, UNREADABLE_SHARE = 10, 0.1  # tolerated: the larger of the two
-UNREADABLE_ERRORS = (OSError, ValueError, SyntaxError, DataError)  # what damaged images raise
 
 Progress = Callable[[int, int], None]  # images done, of how many
 
@@ -86,23 +85,25 @@ def _build(
     """Write the pack under a temporary name, then rename it: a pack is complete or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
-    building = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{os.getpid()}-", dir=folder.parent))
+    prefix = f"{BUILDING}{platform.node()}-{os.getpid()}-"
+    building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         pixels = building / "images.u8"
         skipped = _decode_all(source, resolution, crop, pixels, progress)
         n = len(source) - len(skipped)
         _check_skipped([skipped[index] for index in sorted(skipped)], len(source))
         _close_gaps(pixels, set(skipped), len(source), resolution**2 * 3)
-        with pixels.open("rb") as file:
-            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         index = {
             "n": n,
-            "fingerprint": fingerprint,
+            "fingerprint": _fingerprint(pixels),
             "skipped": [asdict(skipped[index]) for index in sorted(skipped)],
         }
         (building / "index.json").write_text(json.dumps(index, indent=1))
+        for path in (pixels, building / "index.json", building):
+            _sync(path)
         if not folder.exists():
             building.rename(folder)
+            _sync(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -113,8 +114,11 @@ def _open(folder: Path, resolution: int) -> PackedImages:
         skipped = [Skipped(**entry) for entry in index["skipped"]]
         shape = (index["n"], resolution, resolution, 3)
         pixels = folder / "images.u8"
-        if pixels.stat().st_size != math.prod(shape):
-            raise ValueError("images.u8 does not have the size that index.json says")
+        if (
+            pixels.stat().st_size != math.prod(shape)
+            or _fingerprint(pixels) != index["fingerprint"]
+        ):
+            raise ValueError("images.u8 is not what index.json says")
         images = np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape)
         return PackedImages(images, index["fingerprint"], skipped, folder / "index.json")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -126,9 +130,23 @@ def _open(folder: Path, resolution: int) -> PackedImages:
 def _sweep(packs: Path) -> None:
     """Delete what processes of this machine that are no more left half-built."""
     for path in packs.glob(f"{BUILDING}*"):
-        owner = path.name.removeprefix(BUILDING).split("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
+        host, *owner = path.name.removeprefix(BUILDING).rsplit("-", 2)
+        if host == platform.node() and owner[0].isdigit() and not _alive(int(owner[0])):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _fingerprint(pixels: Path) -> str:
+    with pixels.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _alive(process: int) -> bool:
@@ -194,7 +212,9 @@ def _prepare(source: Source, index: int, resolution: int, crop: int | None) -> n
     """(resolution, resolution, 3) uint8, or why there is none."""
     try:
         return fit(source.read(index), resolution, crop)
-    except UNREADABLE_ERRORS as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise nearly anything for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         return Skipped(source.name(index), reason[:200])
 
