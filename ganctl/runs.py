@@ -111,15 +111,16 @@ class Run:
         for step, path in self._saved():
             try:
                 metadata = checkpoint.verify(path)
-                if metadata.get("step", step) != step:
-                    raise CheckpointError(f"{path} is of step {metadata['step']}, not of its name")
             except CheckpointError as error:
                 damaged += 1
                 log.warning("skipped: %s", error)
                 continue
-            if _owner(metadata) == self.run_id:
+            if _owner(metadata) != self.run_id:
+                log.warning("skipped: %s belongs to another run", path)
+            elif metadata.get("step", step) != step:
+                log.warning("skipped: %s is of step %s, not of its name", path, metadata["step"])
+            else:
                 return path
-            log.warning("skipped: %s belongs to another run", path)
         found = f"{damaged} damaged" if damaged else "nothing saved yet"
         raise CheckpointError(
             f"{self.folder} has no usable checkpoint ({found})",
@@ -148,6 +149,13 @@ class Run:
         except CheckpointError:
             return False
 
+    def write_config(self, config: Config) -> None:
+        """Replace config.yaml; StorageError if it cannot be written."""
+        try:
+            write_text(self.folder / "config.yaml", to_yaml(config))
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+
     def sweep(self) -> None:
         """Delete what a killed process left half-written; call with the lock held."""
         for path in (*self.checkpoints.glob(".tmp-*"), *self.folder.glob(".tmp-*")):
@@ -167,7 +175,7 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
             part.mkdir(parents=True, exist_ok=True)
         run = Run(folder, run_id=uuid.uuid4().hex)
         run.lock()
-        write_text(folder / "config.yaml", to_yaml(config))
+        run.write_config(config)
         order = 1 + max((number for _, number in _runs_below(ROOT)), default=0)
         identity = {"id": run.run_id, "created": now(), "order": order}
         write_text(folder / "run.json", json.dumps(identity) + "\n")

@@ -43,19 +43,21 @@ class TrainState:
         for field in fields(self):
             if field.name not in payload:
                 raise CheckpointError(f"{path}: {field.name} is missing")
+            count = payload[field.name]
+            if isinstance(getattr(self, field.name), int) and (type(count) is not int or count < 0):
+                raise CheckpointError(f"{path}: {field.name} is {count!r}, not a count")
         for field in fields(self):
             part, section = getattr(self, field.name), payload[field.name]
             if isinstance(part, nn.Module):
                 load_network(part, section, f"{path}: {field.name}")
             elif isinstance(part, torch.optim.Adam):
-                _check_moments(part, section, f"{path}: {field.name}")
+                begun = payload["step"] != 0 and not payload[field.name[0] + "_scaler"]
+                _check_moments(part, section, begun, f"{path}: {field.name}")
                 part.load_state_dict(section)
             elif isinstance(part, torch.amp.GradScaler):
                 part.load_state_dict(section)
-            elif type(section) is int and section >= 0:
-                setattr(self, field.name, section)
             else:
-                raise CheckpointError(f"{path}: {field.name} is {section!r}, not a count")
+                setattr(self, field.name, section)
 
 
 class Part(BaseModel):
@@ -183,7 +185,7 @@ def load_network(network: nn.Module, section: Any, where: str) -> None:
     """Fill `network` after checking that names, shapes and types agree and all is finite."""
     expected = network.state_dict()
     if not isinstance(section, dict) or set(section) != set(expected):
-        odd = sorted(set(section if isinstance(section, dict) else ()) ^ set(expected))
+        odd = sorted(set(section if isinstance(section, dict) else ()) ^ set(expected), key=str)
         raise CheckpointError(f"{where}: {odd[0] if odd else 'all'} is missing or unexpected")
     for name, tensor in expected.items():
         given = section[name]
@@ -208,20 +210,29 @@ def _adam(network: nn.Module, lr: float, config: Config, device: torch.device) -
     return torch.optim.Adam(network.parameters(), lr=lr, betas=(beta1, beta2), fused=fused)
 
 
-def _check_moments(optimizer: torch.optim.Adam, section: Any, where: str) -> None:
-    """Adam's own loading checks neither shapes nor finiteness."""
+def _check_moments(optimizer: torch.optim.Adam, section: Any, begun: bool, where: str) -> None:
+    """Adam's own loading checks neither shapes nor finiteness.
+
+    `begun` says that there were updates, so that moments must be there; those of fp16 may all have
+    been skipped.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
-        states = section["state"]
-        groups = section["param_groups"]
-        if len(groups) != 1 or groups[0]["params"] != list(range(len(parameters))):
+        states, (group,) = section["state"], section["param_groups"]
+        whole = list(range(len(parameters)))
+        if group["params"] != whole or set(group) != set(optimizer.param_groups[0]):
             raise CheckpointError(f"{where} does not fit the network")
+        if sorted(states) != whole and (states or begun):
+            raise CheckpointError(
+                f"{where} has the moments of {len(states)} of {len(whole)} weights"
+            )
         for index, moments in states.items():
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name, shape in (("exp_avg", None), ("exp_avg_sq", None), ("step", ())):
                 moment = moments[name]
-                if moment.shape != parameters[index].shape or not moment.isfinite().all():
+                expected = parameters[index].shape if shape is None else shape
+                if moment.shape != expected or not moment.isfinite().all():
                     raise CheckpointError(f"{where}: {name} of parameter {index} does not fit")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{where} is not the state of an Adam optimizer") from error
 
 

@@ -209,6 +209,33 @@ def test_a_bad_checkpoint_is_exit_3_and_one_sentence(
     assert not list(Path().glob("*.png"))
 
 
+TRAINED = {  # what only `resume` looks at
+    "another step inside": (lambda p, _: p.update(step=1), "contradicts itself: it is of step 1 and 2"),
+    "no moments": (lambda p, _: p["d_optimizer"].update(state={}), "d_optimizer has the moments of 0 of"),
+    "a moment missing": (lambda p, _: p["g_optimizer"]["state"].pop(0), "g_optimizer has the moments of"),
+    "a count that is NaN": (lambda p, _: p["g_optimizer"]["state"][0].update(step=torch.tensor(torch.nan)), "step of parameter 0"),
+    "another group": (lambda p, _: p["g_optimizer"]["param_groups"][0].pop("eps"), "does not fit"),
+    "no step": (lambda p, _: p.update(step="2"), "step is '2', not a count"),
+    "a number among the names": (lambda p, _: p["generator"].update({7: 1}), "generator: 7 is missing or unexpected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_checkpoint_that_contradicts_itself_is_not_resumed(
+    run: Path, capsys: Capture, kind: str
+) -> None:
+    change, message = TRAINED[kind]
+    rewritten(change)(run)
+    Path("x.pt").replace(newest(run))
+    before = tree(run)
+    assert main(["resume", "run", "--steps", "4"]) == 3
+    assert message in capsys.readouterr().err
+    after = tree(run)
+    for files in (before, after):
+        files.pop("run/LOCK", None)
+    assert after == before
+
+
 RUNS: list[tuple[str, Setup, list[str], int, str]] = [
     ("all damaged", damage(1, 2), ["resume", "run"], 3, "run has no usable checkpoint (2 damaged)"),
     ("all damaged, sampled", damage(1, 2), ["sample", "run"], 3, "run has no usable checkpoint"),
@@ -222,6 +249,8 @@ RUNS: list[tuple[str, Setup, list[str], int, str]] = [
     ("a run that exists", nothing, ["train", "--run", "run"], 6, "run holds a run already"),
     ("a file as a run", write("file", ""), ["train", "--run", "file"], 2, "--run file is a file"),
     ("a run below a file", write("file", ""), ["train", "--run", "file/run"], 5, "cannot write to file/run: Not a directory"),
+    ("a name that is too long", nothing, ["resume", "x" * 300], 3, "x"),
+    ("a checkpoint's name that is too long", nothing, ["sample", "x" * 300 + ".pt"], 3, "there is no checkpoint x"),
     ("an unknown device", nothing, ["resume", "run", "--steps", "4", "--device", "x"], 2, "there is no device 'x'"),
     ("no pictures", lambda run: Path("d").mkdir(), ["train", "--data", "d"], 4, "there are no images in "),
     ("only text", in_a_folder("a.txt"), ["train", "--data", "d"], 4, "there are no images in "),
@@ -279,9 +308,10 @@ def test_good_rows_of_the_same_table(run: Path, capsys: Capture) -> None:
     """What must still work: a damaged newest file, leftovers, edits of what may be edited."""
     (run / "checkpoints" / ".tmp-step-000000009-1-ab").write_bytes(b"half")
     edited("log_every: 50", "log_every: 1")(run)
+    edited("steps: 2", "steps: 4")(run)
     damage(2)(run)
     damaged = newest(run).read_bytes()
-    assert main(["resume", "run", "--steps", "4"]) == 0
+    assert main(["resume", "run"]) == 0
     err = capsys.readouterr().err
     assert "warning: skipped: run/checkpoints/step-000000002.pt" in err
     assert "going on with run from step 1" in err

@@ -13,7 +13,14 @@ from ganctl.config import Config, replace, setting_names, value_of
 from ganctl.data.batches import Batches
 from ganctl.data.packing import PackedImages, pack
 from ganctl.data.sources import NAMED, open_source
-from ganctl.errors import ConfigError, GanctlError, OutOfMemoryError, StoppedError
+from ganctl.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    GanctlError,
+    OutOfMemoryError,
+    StoppedError,
+)
 from ganctl.runs import Run
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.state import TrainState
@@ -22,7 +29,7 @@ from ganctl.train import PREVIEWS, save_reals, train
 
 FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
     "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",
-    "train.keep_checkpoints", "train.keep_every", "train.rollbacks",
+    "train.keep_checkpoints", "train.keep_every", "train.rollbacks", "train.steps",
 }  # fmt: skip
 SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index lists all
 
@@ -34,9 +41,11 @@ def start(config: Config, device_name: str, folder: Path | None, title: str) -> 
     prepare(device)
     config = settle(config, device)
     packed = _load_images(config)
+    with out_of_memory_explained(config):
+        trained = state.create(config, device)
     run = runs.create(folder, title, config)
     save_reals(packed.images[:PREVIEWS], run)
-    _train(state.create(config, device), config, run, packed, device)
+    _train(trained, config, run, packed, device)
 
 
 def resume(run: Run, device_name: str, steps: int | None) -> None:
@@ -59,7 +68,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     choose_precision(settings.train.precision, device)  # refuses what this device cannot do
     packed = _load_images(settings)
     if packed.fingerprint != saved.data.fingerprint:
-        raise ConfigError(
+        raise DataError(
             f"the images at {settings.data.source} are not those that {run.folder} was trained on",
             hint="restore them, or start another run on the new ones with `ganctl train`",
         )
@@ -68,8 +77,12 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
         if before != now:
             show.note(f"note: not bit-exact with the run so far: {name} was {before}, is {now}")
     state.check_size(payload, saved.config, path)
-    trained = state.create(settings, device)
-    trained.load(payload, path)
+    with out_of_memory_explained(settings):
+        trained = state.create(settings, device)
+        trained.load(payload, path)
+    if trained.step != step:
+        raise CheckpointError(f"{path} contradicts itself: it is of step {trained.step} and {step}")
+    run.write_config(settings)
     run.journal.cut_metrics(step)
     show.note(f"going on with {run.folder} from step {step:,}")
     _train(trained, settings, run, packed, device)
@@ -95,10 +108,11 @@ def _train(
     try:
         with StopRequest() as stop, watcher, out_of_memory_explained(config):
             train(trained, batches, config, run, data, watcher, stop)
-    except GanctlError as error:
+    except Exception as error:
         outcome = "stopped" if isinstance(error, StoppedError) else "failed"
-        run.journal.set_status(outcome, trained.step, error.message, error.exit_code)
-        run.journal.record(outcome, trained.step, reason=error.message)
+        code = error.exit_code if isinstance(error, GanctlError) else 1
+        run.journal.set_status(outcome, trained.step, str(error), code)
+        run.journal.record(outcome, trained.step, reason=str(error))
         raise
     run.journal.set_status("done", trained.step)
     run.journal.record("done", trained.step)
@@ -110,7 +124,7 @@ def _train(
 def _with_edits(saved: Config, file: Path) -> Config:
     """`saved` with what was edited in the run's config.yaml since; ConfigError if that is fixed.
 
-    What is computed is fixed for the whole run. When to log, preview and save is not.
+    What is computed is fixed for the whole run. When to log, preview, save and end is not.
     """
     if not file.exists():
         return saved
@@ -118,7 +132,7 @@ def _with_edits(saved: Config, file: Path) -> Config:
     changes = {}
     for name in setting_names():
         old, new = value_of(saved, name), value_of(edited, name)
-        if old == new or name == "train.steps":  # --steps may have moved the end since
+        if old == new:
             continue
         if name not in FREE_SETTINGS:
             raise ConfigError(
