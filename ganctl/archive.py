@@ -16,7 +16,7 @@ ROOT = "archive/"
 PICKLE = "archive/data.pkl"
 MAX_PICKLE_BYTES = 4 * 1024**2
 MAX_DEPTH = 10  # of nested dicts and lists
-MAX_VALUES = 500_000  # in all of them together, counting what is shared each time
+MAX_VALUES = 200_000  # in all of them together, counting what is shared each time
 MAX_DIMENSIONS = 64  # of a tensor
 FOLDER_BIT = 0x10  # of a member's attributes: torch then returns memory it never filled
 

@@ -91,6 +91,10 @@ CALLS = (
 )
 
 
+WIDE = b"\x80\x02(]q\x00" + b"".join(
+    b"]q" + bytes([n + 1]) + b"(" + (b"h" + bytes([n])) * 100_000 + b"e" for n in range(9)
+) + b"t."  # fmt: skip
+
 HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "a command": (b"\x80\x02cposix\nsystem\nX\x05\x00\x00\x00touch\x85R.", {}, "code in it"),
     "eval": (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", {}, "code in it"),
@@ -116,6 +120,7 @@ HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "a key without a value": (b"\x80\x02}(Nu.", {}, "malformed"),
     "no mark": (b"\x80\x02Nt.", {}, "malformed"),
     "a storage by itself": (b"\x80\x02(X\x07\x00\x00\x00storage" + STORAGE + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ.", FOUR, "a Storage in it"),
+    "wide lists of one another": (WIDE, {}, "more of them"),
     "cut short": (b"\x80\x02}X", {}, "malformed"),
     "nothing": (b"", {}, "malformed"),
     "a key that is a tuple": (b"\x80\x02})Ns.", {}, "a key"),
