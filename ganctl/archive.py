@@ -143,10 +143,12 @@ class _Interpreter:
         self.stack.append(tuple(self._since_mark()))
 
     def _append(self, _: None) -> None:
-        self._extend([self.stack.pop()])
+        item = self.stack.pop()
+        self.stack[-1].append(item)
 
     def _appends(self, _: None) -> None:
-        self._extend(self._since_mark())
+        items = self._since_mark()
+        self.stack[-1].extend(items)
 
     def _setitem(self, _: None) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -195,15 +197,8 @@ class _Interpreter:
         del self.stack[at:]
         return items
 
-    def _extend(self, items: list[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise BadArchiveError("a malformed pickle")
-        self.stack[-1].extend(items)
-
     def _update(self, items: list[Any]) -> None:
         keys, values = items[::2], items[1::2]
-        if type(self.stack[-1]) is not dict or len(keys) != len(values):
-            raise BadArchiveError("a malformed pickle")
         if not all(isinstance(key, str | int) for key in keys):
             raise BadArchiveError("a key that is neither text nor a number")
         self.stack[-1].update(zip(keys, values, strict=True))

@@ -117,7 +117,7 @@ HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "a million lists": (b"\x80\x02" + b"]" * 5_000_000 + b".", {}, "a data.pkl larger"),
     "two values": (b"\x80\x02NN.", {}, "malformed"),
     "an item for no list": (b"\x80\x02NNa.", {}, "malformed"),
-    "a key without a value": (b"\x80\x02}(Nu.", {}, "malformed"),
+    "a key without a value": (b"\x80\x02}(K\x01u.", {}, "malformed"),
     "no mark": (b"\x80\x02Nt.", {}, "malformed"),
     "a storage by itself": (b"\x80\x02(X\x07\x00\x00\x00storage" + STORAGE + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ.", FOUR, "a Storage in it"),
     "wide lists of one another": (WIDE, {}, "more of them"),
