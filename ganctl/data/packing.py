@@ -61,13 +61,14 @@ def pack(source: Source, resolution: int, crop: int | None, progress: Progress) 
     """
     settings = f"{VERSION}\0{resolution}\0{crop}\0{source.key()}"
     folder = cache_folder() / "packed" / hashlib.sha256(settings.encode()).hexdigest()[:32]
-    if not (folder / "index.json").is_file():
+    known = (folder / "index.json").is_file()
+    if not known:
         try:
             _build(source, resolution, crop, folder, progress)
         except OSError as error:
             hint = "GANCTL_CACHE=FOLDER chooses another place"
             raise StorageError(f"cannot write the image cache {folder}: {error}", hint) from error
-    return _open(folder, resolution)
+    return _open(folder, resolution, verify=known)
 
 
 def decode_some(source: Source, resolution: int, crop: int | None, count: int) -> PackedImages:
@@ -108,7 +109,7 @@ def _build(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _open(folder: Path, resolution: int) -> PackedImages:
+def _open(folder: Path, resolution: int, *, verify: bool) -> PackedImages:
     try:
         index = json.loads((folder / "index.json").read_text())
         skipped = [Skipped(**entry) for entry in index["skipped"]]
