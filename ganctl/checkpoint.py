@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ganctl import archive
+from ganctl.durable import sync
 from ganctl.errors import CheckpointError, StorageError
 
 FORMAT = "ganctl.ckpt"
@@ -72,7 +73,7 @@ def write(path: Path, payload: Payload, metadata: Metadata) -> None:
         read(temporary)  # what was written can be opened safely, before anything relies on it
         temporary.rename(path)
         try:
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError:
             path.unlink()
             raise
@@ -235,17 +236,6 @@ def _sha256(file: IO[bytes], count: int) -> bytes:
         digest.update(block)
         count -= len(block)
     return digest.hexdigest().encode()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut (POSIX)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _storage_cause(error: BaseException) -> str:

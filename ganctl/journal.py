@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ganctl.durable import write_text
+
 log = logging.getLogger("ganctl")
 
 Row = dict[str, Any]  # one line of a .jsonl file
@@ -61,16 +63,6 @@ class Journal:
             if name not in self._unwritten:
                 log.warning("%s cannot be written: %s", self.folder / name, error.strerror)
             self._unwritten.add(name)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by a file that is complete, also after a power cut."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def now() -> str:

@@ -24,8 +24,9 @@ from pathlib import Path
 from ganctl import checkpoint
 from ganctl.checkpoint import Metadata, Payload
 from ganctl.config import Config, to_yaml
+from ganctl.durable import sync, write_text
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError
-from ganctl.journal import Journal, now, write_text
+from ganctl.journal import Journal, now
 
 ROOT = Path("runs")
 CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
@@ -180,7 +181,7 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
         identity = {"id": run.run_id, "created": now(), "order": order}
         write_text(folder / "run.json", json.dumps(identity) + "\n")
         for part in (folder, folder.parent, folder.parent.parent):
-            checkpoint.sync_folder(part)
+            sync(part)
     except OSError as error:
         raise StorageError(f"cannot write to {folder or ROOT}: {error.strerror}") from error
     return run

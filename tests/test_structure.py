@@ -9,7 +9,7 @@ PACKAGE = Path(ganctl.__file__).parent
 
 # A module may import only from layers before its own, or from its own folder.
 LAYERS = [
-    {"errors", "archive"},
+    {"errors", "archive", "durable"},
     {"strict_yaml", "stopping"},
     {"config"},
     {"presets", "runtime", "losses", "pictures"},

@@ -25,6 +25,7 @@ import numpy as np
 from ganctl.data.cache import cache_folder
 from ganctl.data.decoding import fit
 from ganctl.data.sources import Source
+from ganctl.durable import sync, write_text
 from ganctl.errors import DataError, StorageError
 
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
@@ -99,12 +100,12 @@ def _build(
             "fingerprint": _fingerprint(pixels),
             "skipped": [asdict(skipped[index]) for index in sorted(skipped)],
         }
-        (building / "index.json").write_text(json.dumps(index, indent=1))
-        for path in (pixels, building / "index.json", building):
-            _sync(path)
+        sync(pixels)
+        write_text(building / "index.json", json.dumps(index, indent=1))
+        sync(building)
         if not folder.exists():
             building.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -115,10 +116,8 @@ def _open(folder: Path, resolution: int, *, verify: bool) -> PackedImages:
         skipped = [Skipped(**entry) for entry in index["skipped"]]
         shape = (index["n"], resolution, resolution, 3)
         pixels = folder / "images.u8"
-        if (
-            pixels.stat().st_size != math.prod(shape)
-            or _fingerprint(pixels) != index["fingerprint"]
-        ):
+        whole = pixels.stat().st_size == math.prod(shape)
+        if not whole or (verify and _fingerprint(pixels) != index["fingerprint"]):
             raise ValueError("images.u8 is not what index.json says")
         images = np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape)
         return PackedImages(images, index["fingerprint"], skipped, folder / "index.json")
@@ -139,15 +138,6 @@ def _sweep(packs: Path) -> None:
 def _fingerprint(pixels: Path) -> str:
     with pixels.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _alive(process: int) -> bool:

@@ -12,7 +12,7 @@ the output's length. In bf16 it would be several per cent, so it is for fp32 onl
 because cuDNN has its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ class _Convolve(torch.autograd.Function):
         matrices = transforms(weight.shape[-1], x.dtype)
         kernels = matrices.of_kernel(weight)  # (n * n, C_out, C_in)
         y = torch.empty(len(x), *x.shape[2:], len(weight), dtype=x.dtype)
-        for part in _parts(x, weight):
+        for part in _parts(x, weight.shape):
             lifted = matrices.of_input(x[part])  # (n * n, tiles, C_in)
             matrices.to_output(torch.bmm(lifted, kernels.mT), y[part])
         return y.permute(0, 3, 1, 2)
@@ -93,7 +93,7 @@ class _Correlate(torch.autograd.Function):
         matrices = transforms(kernel, x.dtype)
         shape = (gradient.shape[1], x.shape[1], kernel, kernel)
         total = torch.zeros(matrices.n**2, *shape[:2], dtype=x.dtype)
-        for part in _parts(x, x.new_empty(shape)):
+        for part in _parts(x, shape):
             lifted, lifted_gradient = matrices.of_input(x[part]), matrices.of_output(gradient[part])
             total.baddbmm_(lifted_gradient.mT, lifted)
         return matrices.to_kernel(total, shape)
@@ -145,9 +145,9 @@ def _apply(matrix: Tensor, tiles: Tensor) -> Tensor:
     return (matrix @ pixels).unflatten(1, (-1, tiles.shape[-1]))
 
 
-def _parts(x: Tensor, weight: Tensor) -> Iterator[slice]:
+def _parts(x: Tensor, shape: Sequence[int]) -> Iterator[slice]:
     """The batch in parts whose transformed tiles stay in the cache, as far as the kernels do."""
-    c_out, c_in, kernel, _ = weight.shape
+    c_out, c_in, kernel, _ = shape
     n = TILE + kernel - 1
     an_image = n * n * (x.shape[2] * x.shape[3] // TILE**2) * (c_in + c_out) * x.element_size()
     kernels = n * n * c_in * c_out * x.element_size()
