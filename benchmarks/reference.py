@@ -7,6 +7,7 @@ and gradients. Modules are named as ganctl's, so that `load` can carry weights o
 """
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, max_pool2d, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganctl.config import Config
+from ganctl.config import Config, ResnetConfig
 
 
 def normalized(layer: nn.Module) -> nn.Module:
@@ -123,9 +124,139 @@ class Discriminator(nn.Module):
         return self.score(x.reshape(len(x), -1)).view(-1)
 
 
-def build(config: Config) -> tuple[Generator, Discriminator]:
+class BatchNorm(nn.Module):
+    """Batch norm, with a scale and a shift for each class if there are classes."""
+
+    def __init__(self, channels: int, n_classes: int, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, eps, momentum, affine=False)
+        self.scale = nn.Embedding(n_classes, channels)
+        self.shift = nn.Embedding(n_classes, channels)
+        nn.init.ones_(self.scale.weight)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        scale, shift = self.scale(labels), self.shift(labels)
+        return self.norm(x) * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+class UpBlock(nn.Module):
+    """(B, C, H, W) -> (B, C', 2H, 2W), in the order of SNGAN's and SAGAN's code."""
+
+    def __init__(self, c_in: int, c_out: int, model: ResnetConfig, n_classes: int) -> None:
+        super().__init__()
+        norm = (model.batch_norm_eps, model.batch_norm_momentum)
+        ready = normalized if model.g_spectral_norm else nn.Identity()
+        for number, channels in (("1", c_in), ("2", c_out)):
+            plain = BatchNorm(channels, n_classes, *norm) if n_classes else None
+            self.add_module(f"norm{number}", plain or nn.BatchNorm2d(channels, *norm))
+        self.conv1 = ready(nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.conv2 = ready(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.shortcut = ready(nn.Conv2d(c_in, c_out, 1))
+        self.conditional = n_classes > 0
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        given = (labels,) if self.conditional else ()
+        h = self.conv1(interpolate(relu(self.norm1(x, *given)), scale_factor=2))
+        h = self.conv2(relu(self.norm2(h, *given)))
+        return h + self.shortcut(interpolate(x, scale_factor=2))
+
+
+class ResidualGenerator(nn.Module):
+    """(B, latent_dim), (B,) -> (B, 3, R, R)."""
+
+    def __init__(self, config: Config, n_classes: int) -> None:
+        super().__init__()
+        model = config.model
+        ready = normalized if model.g_spectral_norm else nn.Identity()
+        channels = [model.width * units for units in RESIDUAL[config.data.resolution][0]]
+        self.stem = ready(nn.Linear(model.latent_dim, channels[0] * 16))
+        self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
+        for index, (c_in, c_out) in enumerate(pairwise(channels)):
+            self.blocks.append(UpBlock(c_in, c_out, model, n_classes))
+            if 8 * 2**index in model.attention.at:
+                options = (model.attention.scaled, model.attention.pooled)
+                self.attention[str(index)] = Attention(c_out, *options)
+        self.norm = nn.BatchNorm2d(channels[-1], model.batch_norm_eps, model.batch_norm_momentum)
+        self.to_rgb = ready(nn.Conv2d(channels[-1], 3, 3, padding=1))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.stem(z).view(len(z), -1, 4, 4)
+        for index, block in enumerate(self.blocks):
+            x = block(x, labels)
+            if str(index) in self.attention:
+                x = self.attention[str(index)](x)
+        return torch.tanh(self.to_rgb(relu(self.norm(x))))
+
+
+class DownBlock(nn.Module):
+    """(B, C, H, W) -> (B, C', H/2, W/2) or (B, C', H, W), in the order of the authors' code."""
+
+    def __init__(self, c_in: int, hidden: int, c_out: int, halve: bool, first: bool) -> None:
+        super().__init__()
+        self.conv1 = normalized(nn.Conv2d(c_in, hidden, 3, padding=1))
+        self.conv2 = normalized(nn.Conv2d(hidden, c_out, 3, padding=1))
+        learned = halve or c_in != c_out
+        self.shortcut = normalized(nn.Conv2d(c_in, c_out, 1)) if learned else None
+        self.halve, self.first = halve, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv2(relu(self.conv1(x if self.first else relu(x))))
+        if self.first:
+            return avg_pool2d(h, 2) + self.shortcut(avg_pool2d(x, 2))
+        x = x if self.shortcut is None else self.shortcut(x)
+        return avg_pool2d(h, 2) + avg_pool2d(x, 2) if self.halve else h + x
+
+
+class ResidualDiscriminator(nn.Module):
+    """(B, 3, R, R), (B,) -> (B,)."""
+
+    def __init__(self, config: Config, n_classes: int) -> None:
+        super().__init__()
+        model, size = config.model, config.data.resolution
+        _, units, halvings = RESIDUAL[size]
+        channels = [3, *(model.width * unit for unit in units)]
+        self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
+        for index, (c_in, c_out) in enumerate(pairwise(channels)):
+            halve = index < halvings or (model.d_halve_last and index == len(units) - 1)
+            hidden = c_out if model.d_wide or index == 0 else c_in
+            self.blocks.append(DownBlock(c_in, hidden, c_out, halve, first=index == 0))
+            size //= 2 if halve else 1
+            if halve and size in model.attention.at:
+                options = (model.attention.scaled, model.attention.pooled)
+                self.attention[str(index)] = Attention(c_out, *options)
+        self.score = normalized(nn.Linear(channels[-1], 1, bias=model.d_score_bias))
+        self.projection = None
+        if n_classes:
+            table = nn.Embedding(n_classes, channels[-1])
+            nn.init.xavier_uniform_(table.weight)
+            self.projection = spectral_norm(table)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = images
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if str(index) in self.attention:
+                x = self.attention[str(index)](x)
+        x = relu(x).sum((2, 3))
+        scores = self.score(x).view(-1)
+        return scores if self.projection is None else scores + (self.projection(labels) * x).sum(1)
+
+
+# Channels of G's 4 x 4 map and after its blocks, of D after its blocks, and D's blocks that halve.
+RESIDUAL = {
+    32: ((2, 2, 2, 2), (1, 1, 1, 1), 2),
+    64: ((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), 4),
+    128: ((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5),
+}
+
+
+def build(config: Config, n_classes: int = 0) -> tuple[nn.Module, nn.Module]:
     """The pair that `config` describes, with weights of their own."""
     resolution, model = config.data.resolution, config.model
+    if isinstance(model, ResnetConfig):
+        classes = n_classes if model.conditional else 0
+        return ResidualGenerator(config, classes), ResidualDiscriminator(config, classes)
     count = int(math.log2(resolution)) - 2
     channels = [model.width * min(2**i, 8) for i in range(count)]
     options = {"scaled": model.attention.scaled, "pooled": model.attention.pooled}
@@ -135,13 +266,12 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
 
 def load(network: nn.Module, ours: nn.Module) -> None:
     """Give `network` the weights, u and v of ganctl's network `ours`."""
-    renamed = {
-        name.removesuffix(".u") + "._u" if name.endswith("weight.0.u")
-        else name.removesuffix(".v") + "._v" if name.endswith("weight.0.v")
-        else name: value
-        for name, value in ours.state_dict().items()
-    }  # fmt: skip
+    renamed = {_renamed(name): value for name, value in ours.state_dict().items()}
     network.load_state_dict(renamed)
+
+
+def _renamed(name: str) -> str:
+    return re.sub(r"weight\.0\.([uv])$", r"weight.0._\1", name)
 
 
 class Trainer:

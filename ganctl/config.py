@@ -1,10 +1,11 @@
 """The typed settings of one experiment: what is computed. Where and how fast is the command line's.
 
-No setting has a default here: a preset states every number, with its source beside it.
+A preset states every number, with its source beside it. The few settings with a default here came
+after runs had been made without them: it is what those runs did, so that they can be resumed.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ganctl.errors import ConfigError
 from ganctl.strict_yaml import KeyPath, Value
 
+RESNET_RESOLUTIONS = [32, 64, 128]
 SETTINGS_HINT = "`ganctl presets celeba64` prints every setting with its meaning"
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -35,6 +37,7 @@ class DataConfig(Section):
     crop: int | None = Field(ge=8, le=16384)  # side of the centre square; null: the largest one
     flip: bool  # mirror each image left to right with probability 1/2
     dequantize: bool  # add uniform noise of one grey level to real images
+    attribute: str | None = Field(default=None, max_length=64)  # of CelebA, as the class
 
 
 class AttentionConfig(Section):
@@ -45,8 +48,8 @@ class AttentionConfig(Section):
     pooled: bool  # max-pool keys and values 2 x 2
 
 
-class ModelConfig(Section):
-    """The two networks."""
+class ConvnetConfig(Section):
+    """The article's pair of networks, mended."""
 
     architecture: Literal["convnet"]
     latent_dim: int = Field(ge=1, le=4096)  # length of z
@@ -54,6 +57,33 @@ class ModelConfig(Section):
     attention: AttentionConfig
     g_spectral_norm: bool  # normalise the generator's weights
     d_spectral_norm: bool  # normalise the discriminator's weights
+
+    @property
+    def conditional(self) -> bool:
+        """The article's networks know no classes."""
+        return False
+
+
+class ResnetConfig(Section):
+    """The papers' pair of residual networks."""
+
+    architecture: Literal["resnet"]
+    conditional: bool  # classes enter both networks
+    latent_dim: int = Field(ge=1, le=4096)  # length of z
+    width: int = Field(ge=8, le=512, multiple_of=8)  # channels of D's first block
+    d_wide: bool  # D's blocks widen in their first convolution (SAGAN), else in their second
+    d_halve_last: bool  # D's last block pools as well
+    d_score_bias: bool  # D's last layer has a bias
+    attention: AttentionConfig
+    g_spectral_norm: bool  # normalise the generator's weights, but for batch norm's tables
+    d_spectral_norm: bool  # normalise the discriminator's weights
+    spectral_norm_eps: float = Field(gt=0, le=1e-2)  # guards the division in a unit vector
+    batch_norm_eps: float = Field(gt=0, le=1)
+    batch_norm_momentum: float = Field(gt=0, le=1)  # share of the newest batch
+    initial: Literal["glorot", "glorot-sqrt2", "orthogonal"]  # sqrt2: for 3 x 3 residual kernels
+
+
+ModelConfig = Annotated[ConvnetConfig | ResnetConfig, Field(discriminator="architecture")]
 
 
 class LossConfig(Section):
@@ -74,6 +104,10 @@ class OptimConfig(Section):
     grad_accumulation: int = Field(ge=1, le=1024)  # passes a batch is split into, to save memory
     d_steps_per_g: int = Field(ge=1, le=100)  # updates of D before each update of G
     ema_half_life: Positive  # of the average of G's weights, in images
+    adam_eps: float = Field(default=1e-8, gt=0, le=1)
+    g_batch_multiple: int = Field(default=1, ge=1, le=100)  # G's batches, in units of batch_size
+    lr_decay: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    # steps from and to which both rates fall linearly to zero; null: they are constant
 
 
 class TrainConfig(Section):
@@ -102,6 +136,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":
+        resnet = self.model.architecture == "resnet"
+        if resnet and self.data.resolution not in RESNET_RESOLUTIONS:
+            raise ValueError(
+                f"data.resolution is {self.data.resolution}, but the papers' resnets are for"
+                f" {RESNET_RESOLUTIONS}"
+            )
         possible = [size for size in (8, 16, 32, 64, 128) if size < self.data.resolution]
         if not set(self.model.attention.at) <= set(possible):
             raise ValueError(
@@ -112,6 +152,19 @@ class Config(Section):
             raise ValueError(
                 f"optim.batch_size {self.optim.batch_size} cannot be split into"
                 f" optim.grad_accumulation {self.optim.grad_accumulation} equal parts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> "Config":
+        if (decay := self.optim.lr_decay) is None:
+            return self
+        if not 0 <= decay[0] < decay[1]:
+            raise ValueError(f"optim.lr_decay is {decay}, but it is a step and a later one")
+        if self.train.steps > decay[1]:
+            raise ValueError(
+                f"train.steps is {self.train.steps}, but by optim.lr_decay the rates are zero from"
+                f" step {decay[1]} on"
             )
         return self
 
@@ -145,30 +198,40 @@ def setting_names() -> list[str]:
 
 
 def value_of(config: Config, name: str) -> Value:
-    """The value of a dotted setting, plain."""
+    """The value of a dotted setting, plain; None if it is one of the other architecture."""
     value: Value = config.model_dump()
     for part in name.split("."):
         assert isinstance(value, dict)
-        value = value[part]
+        value = value.get(part)
     return value
 
 
 def _names(section: type[BaseModel], prefix: str) -> list[str]:
     names: list[str] = []
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            names += _names(field.annotation, f"{prefix}{name}.")
-        else:
+        kinds = [kind for kind in get_args(field.annotation) or [field.annotation]]
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
+        for part in sections:
+            names += _names(part, f"{prefix}{name}.")
+        if not sections:
             names.append(prefix + name)
-    return names
+    return list(dict.fromkeys(names))  # the architectures share most of theirs
 
 
 def _explain(
     kind: str, loc: tuple[str | int, ...], reason: str, value: object, origins: dict[KeyPath, str]
 ) -> ConfigError:
+    if len(loc) > 1 and loc[0] == "model":
+        loc = (loc[0], *loc[2:])  # pydantic names the architecture there
     name = ".".join(str(part) for part in loc)
+    if kind.startswith("union_tag"):
+        name, reason = f"{name}.architecture", "should be 'convnet' or 'resnet'"
+        value = value.get("architecture") if isinstance(value, dict) else value
     origin = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), "")
     prefix = f"{origin}: " if origin else ""
+    if kind == "extra_forbidden" and name in setting_names():
+        hint = "`ganctl presets` shows which architecture a preset has"
+        return ConfigError(f"{prefix}this model.architecture has no setting {name}", hint)
     if kind == "extra_forbidden":
         return ConfigError(f"{prefix}unknown setting {name}", hint=did_you_mean(name))
     if kind == "missing":

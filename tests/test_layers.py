@@ -1,21 +1,43 @@
-"""The up-sampling convolution against the plain formula."""
+"""Convolutions joined with up-sampling or pooling against the plain formula."""
 
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
 
-from ganctl.models.layers import LeakyReLUPool, conv, linear, upsample_conv
+from ganctl.models.layers import LeakyReLUPool, conv, conv_pool, linear, upsample_conv
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (7, 5)])
-def test_upsample_conv_equals_upsampling_then_convolving(size: tuple[int, int], bias: bool) -> None:
+def test_upsample_conv_equals_upsampling_then_convolving(
+    size: tuple[int, int], kernel: int, bias: bool
+) -> None:
     torch.manual_seed(0)
-    layer = upsample_conv(3, 4, bias=bias, spectral_norm=False).double()
+    layer = upsample_conv(3, 4, kernel, bias=bias, spectral_norm=False).double()
     if bias:
         torch.nn.init.normal_(layer.bias)
     x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    plain = conv2d(interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=2)
+    plain = conv2d(interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=kernel // 2)
+    direction = torch.randn_like(plain)
+    inputs = [x, *layer.parameters()]
+    torch.testing.assert_close(layer(x), plain)
+    torch.testing.assert_close(
+        torch.autograd.grad((layer(x) * direction).sum(), inputs),
+        torch.autograd.grad((plain * direction).sum(), inputs),
+    )
+
+
+@pytest.mark.parametrize("channels", [(3, 4), (160, 192)])  # the second goes another way
+@pytest.mark.parametrize("size", [(2, 4), (4, 8), (6, 2)])
+def test_conv_pool_equals_convolving_then_pooling(
+    size: tuple[int, int], channels: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    layer = conv_pool(*channels, spectral_norm=False).double()
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, channels[0], *size, dtype=torch.float64, requires_grad=True)
+    plain = avg_pool2d(conv2d(x, layer.weight, layer.bias, padding=1), 2)
     direction = torch.randn_like(plain)
     inputs = [x, *layer.parameters()]
     torch.testing.assert_close(layer(x), plain)
@@ -46,3 +68,11 @@ def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:
         assert 0.98 * bound < raw.abs().max() <= bound
         torch.testing.assert_close(raw.std().item(), bound / 3**0.5, rtol=0.05, atol=0)
         assert not layer.bias.any()
+
+
+def test_a_gain_widens_glorots_weights_and_orthogonal_ones_have_unit_singular_values() -> None:
+    torch.manual_seed(0)
+    plain, wide = (conv(30, 50, 3, gain=gain, spectral_norm=False).weight for gain in (1.0, 2.0))
+    torch.testing.assert_close((wide.std() / plain.std()).item(), 2.0, rtol=0.05, atol=0)
+    weight = conv(30, 50, 3, orthogonal=True, spectral_norm=False).weight.flatten(1)
+    torch.testing.assert_close(torch.linalg.svdvals(weight), torch.ones(50))

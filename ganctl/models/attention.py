@@ -6,12 +6,13 @@ max-pooled 2 x 2, and a last 1 x 1 convolution leads back to C channels.
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad, scaled_dot_product_attention
 
-from ganctl.models.layers import conv
+from ganctl.models.layers import LayerOptions, conv
 
 
 class SelfAttention(nn.Module):
@@ -22,17 +23,17 @@ class SelfAttention(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, scaled: bool, pooled: bool, spectral_norm: bool = True
+        self, channels: int, *, scaled: bool, pooled: bool, **options: Unpack[LayerOptions]
     ) -> None:
         """`channels` must be a multiple of 8; the four 1 x 1 convolutions have no bias."""
         super().__init__()
         if channels % 8:
             raise ValueError(f"attention needs a multiple of 8 channels, got {channels}")
         narrow, half = channels // 8, channels // 2
-        self.query = conv(channels, narrow, 1, bias=False, spectral_norm=spectral_norm)
-        self.key = conv(channels, narrow, 1, bias=False, spectral_norm=spectral_norm)
-        self.value = conv(channels, half, 1, bias=False, spectral_norm=spectral_norm)
-        self.output = conv(half, channels, 1, bias=False, spectral_norm=spectral_norm)
+        self.query = conv(channels, narrow, 1, bias=False, **options)
+        self.key = conv(channels, narrow, 1, bias=False, **options)
+        self.value = conv(channels, half, 1, bias=False, **options)
+        self.output = conv(half, channels, 1, bias=False, **options)
         self.gamma = nn.Parameter(torch.zeros(()))
         self.scaled, self.pooled = scaled, pooled
         self.scale = 1 / math.sqrt(narrow) if scaled else 1.0

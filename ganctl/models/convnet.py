@@ -59,10 +59,10 @@ class Generator(nn.Module):
             c_out = _channels(size, resolution, width)
             self.stages.append(UpStage(c_in, c_out, options, size in attention_at))
             c_in = c_out
-        self.to_rgb = upsample_conv(c_in, 3, spectral_norm=spectral_norm)
+        self.to_rgb = upsample_conv(c_in, 3, 5, spectral_norm=spectral_norm)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """z: (B, latent_dim), standard normal -> images (B, 3, R, R) in [-1, 1]."""
+    def forward(self, z: Tensor, labels: None = None) -> Tensor:
+        """z: (B, latent_dim), standard normal -> images (B, 3, R, R) in [-1, 1]; no labels."""
         x = self.stem(z).unflatten(1, (-1, START, START))  # (B, C, 4, 4)
         x = self.stem_norm(x.contiguous(memory_format=torch.channels_last))
         for stage in self.stages:
@@ -77,7 +77,8 @@ class UpStage(nn.Module):
         self, c_in: int, c_out: int, options: AttentionOptions, with_attention: bool
     ) -> None:
         super().__init__()
-        self.conv = upsample_conv(c_in, c_out, bias=False, spectral_norm=options["spectral_norm"])
+        normalized = options["spectral_norm"]
+        self.conv = upsample_conv(c_in, c_out, 5, bias=False, spectral_norm=normalized)
         self.norm = nn.BatchNorm2d(c_out)
         self.attention = SelfAttention(c_out, **options) if with_attention else None
 
@@ -114,8 +115,8 @@ class Discriminator(nn.Module):
             c_in = c_out
         self.score = linear(c_in * START**2, 1, spectral_norm=spectral_norm)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, R, R) in [-1, 1] -> scores (B,), unbounded; higher is more real."""
+    def forward(self, images: Tensor, labels: None = None) -> Tensor:
+        """images: (B, 3, R, R) in [-1, 1] -> scores (B,), unbounded, higher is more real."""
         x = images
         for stage in self.stages:
             x = stage(x)  # (B, 2C, H/2, W/2)

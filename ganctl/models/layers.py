@@ -1,68 +1,118 @@
-"""The layers both networks are built of: Glorot-initialised, then spectrally normalised."""
+"""The layers all networks are built of: initialised, then spectrally normalised."""
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, leaky_relu, pixel_shuffle
+from torch.nn.functional import avg_pool2d, conv2d, leaky_relu, pad, pixel_shuffle
 
-from ganctl.models.spectral import Layer, add_spectral_norm
-from ganctl.models.winograd import Conv2d, convolve
+from ganctl.models.spectral import EPS, Layer, add_spectral_norm
+from ganctl.models.winograd import Conv2d, convolve, pays
+
+
+class LayerOptions(TypedDict, total=False):
+    """How a layer's weights start, and whether they are normalised."""
+
+    spectral_norm: bool  # default True
+    eps: float  # of spectral norm
+    orthogonal: bool  # orthogonal weights instead of Glorot's uniform ones
+    gain: float  # what Glorot's weights are multiplied by
 
 
 def conv(
-    c_in: int, c_out: int, kernel: int, *, bias: bool = True, spectral_norm: bool = True
+    c_in: int, c_out: int, kernel: int, *, bias: bool = True, **options: Unpack[LayerOptions]
 ) -> nn.Conv2d:
     """A convolution that keeps H and W: (B, c_in, H, W) -> (B, c_out, H, W)."""
-    return _ready(Conv2d(c_in, c_out, kernel, bias=bias), spectral_norm)
+    return _ready(Conv2d(c_in, c_out, kernel, bias=bias), **options)
 
 
 def upsample_conv(
-    c_in: int, c_out: int, *, bias: bool = True, spectral_norm: bool = True
+    c_in: int, c_out: int, kernel: int, *, bias: bool = True, **options: Unpack[LayerOptions]
 ) -> "UpsampleConv2d":
-    """Nearest-neighbour x 2, then a 5 x 5 convolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
-    return _ready(UpsampleConv2d(c_in, c_out, bias=bias), spectral_norm)
+    """Nearest-neighbour x 2, then a convolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
+    return _ready(UpsampleConv2d(c_in, c_out, kernel, bias=bias), **options)
+
+
+def conv_pool(c_in: int, c_out: int, **options: Unpack[LayerOptions]) -> "PooledConv2d":
+    """A 3 x 3 convolution, then 2 x 2 average pooling: (B, c_in, H, W) -> (B, c_out, H/2, W/2)."""
+    return _ready(PooledConv2d(c_in, c_out, 3, padding=1), **options)
 
 
 def linear(
-    features_in: int, features_out: int, *, bias: bool = True, spectral_norm: bool = True
+    features_in: int, features_out: int, *, bias: bool = True, **options: Unpack[LayerOptions]
 ) -> nn.Linear:
     """(B, features_in) -> (B, features_out)."""
-    return _ready(nn.Linear(features_in, features_out, bias=bias), spectral_norm)
+    return _ready(nn.Linear(features_in, features_out, bias=bias), **options)
+
+
+def embedding(n_classes: int, features: int, **options: Unpack[LayerOptions]) -> nn.Embedding:
+    """(B,) classes -> (B, features)."""
+    return _ready(nn.Embedding(n_classes, features), **options)
 
 
 class UpsampleConv2d(nn.Conv2d):
-    """A 5 x 5 convolution of the twice up-sampled input, computed without up-sampling it.
+    """A 5 x 5 or 3 x 3 convolution of the twice up-sampled input, which is never up-sampled.
 
     After nearest-neighbour up-sampling the five taps of a row fall on only three source pixels:
     for even output pixels taps (0, 1), (2, 3), (4), for odd ones (0), (1, 2), (3, 4). Summing the
     taps that share a pixel gives a 3 x 3 kernel for each of the four output parities, so one
     3 x 3 convolution with 4 * C_out channels and a pixel shuffle compute the same function with
     9/25 of the multiplications. Zero padding agrees at the borders.
+
+    The three taps of a smaller kernel fall on two pixels, (0), (1, 2) or (0, 1), (2): four 2 x 2
+    kernels, 4/9 of the multiplications. The odd parities start one pixel later than the even ones.
     """
 
     folding: Tensor
 
-    def __init__(self, c_in: int, c_out: int, *, bias: bool = True) -> None:
-        super().__init__(c_in, c_out, kernel_size=5, padding=2, bias=bias)
-        row = torch.zeros(2, 3, 5)  # [output parity, source pixel, tap]
+    def __init__(self, c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> None:
+        if kernel not in (3, 5):
+            raise ValueError(f"the kernel must be 3 or 5, got {kernel}")
+        super().__init__(c_in, c_out, kernel_size=kernel, padding=kernel // 2, bias=bias)
+        self.taps = (kernel + 1) // 2  # source pixels a row that an output pixel depends on
+        row = torch.zeros(2, self.taps, kernel)  # [output parity, source pixel, tap]
         for parity in range(2):
-            for tap in range(5):
-                row[parity, (parity + tap) // 2, tap] = 1
+            for tap in range(kernel):
+                source = (parity + tap) // 2 if kernel == 5 else (tap + 1 - parity) // 2
+                row[parity, source, tap] = 1
         both = torch.einsum("pai,qbj->pqabij", row, row)
-        self.register_buffer("folding", both.reshape(36, 25), persistent=False)
+        self.register_buffer("folding", both.reshape(4, self.taps**2, kernel**2), persistent=False)
 
     def phase_kernels(self) -> Tensor:
-        """(4 * C_out, C_in, 3, 3): one kernel for each output channel and parity."""
+        """(4 * C_out, C_in, n, n), n = 3 or 2: one kernel for each output channel and parity."""
         c_out, c_in = self.out_channels, self.in_channels
-        taps = self.weight.reshape(c_out, c_in, 25)
-        folded = self.folding.reshape(4, 9, 25) @ taps.mT[:, None]  # (C_out, 4, 9, C_in)
-        return folded.mT.reshape(4 * c_out, c_in, 3, 3)
+        taps = self.weight.reshape(c_out, c_in, -1)
+        folded = self.folding @ taps.mT[:, None]  # (C_out, 4, n * n, C_in)
+        return folded.mT.reshape(4 * c_out, c_in, self.taps, self.taps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, 2H, 2W)."""
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return pixel_shuffle(convolve(x, self.phase_kernels(), bias), 2)
+        if self.taps == 3:
+            return pixel_shuffle(convolve(x, self.phase_kernels(), bias), 2)
+        phases = conv2d(x, self.phase_kernels(), bias, padding=1)  # (B, 4 * C_out, H + 1, W + 1)
+        height, width = x.shape[2:]
+        phases = phases.unflatten(1, (-1, 2, 2))
+        rows = [
+            torch.stack([phases[:, :, p, q, p : p + height, q : q + width] for q in (0, 1)], -1)
+            for p in (0, 1)
+        ]
+        return torch.stack(rows, 3).flatten(4, 5).flatten(2, 3)
+
+
+class PooledConv2d(nn.Conv2d):
+    """A 3 x 3 convolution followed by 2 x 2 average pooling, as one 4 x 4 convolution of stride 2.
+
+    Its kernel is the mean of the 3 x 3 one at the four places of a pooling window: 16
+    multiplications for each pooled pixel instead of 36. H and W are even.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H/2, W/2)."""
+        if pays(x, self.weight):  # 9 multiplications
+            return avg_pool2d(convolve(x, self.weight, self.bias), 2)
+        kernel = avg_pool2d(pad(self.weight, (1, 1, 1, 1)), 2, stride=1)
+        return conv2d(x, kernel, self.bias, stride=2, padding=1)
 
 
 class LeakyReLUPool(nn.Module):
@@ -105,11 +155,20 @@ def _layout(maps: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _ready(layer: Layer, spectral_norm: bool) -> Layer:
-    """Glorot uniform weights and zero biases (Keras' default, and the SAGAN authors')."""
+def _ready(
+    layer: Layer,
+    *,
+    spectral_norm: bool = True,
+    eps: float = EPS,
+    orthogonal: bool = False,
+    gain: float = 1.0,
+) -> Layer:
+    """Weights by default Glorot's (Keras' default, and the SAGAN authors'), biases zero."""
     for name, parameter in layer.named_parameters():
-        if name == "weight":
-            nn.init.xavier_uniform_(parameter)
-        else:
+        if name != "weight":
             nn.init.zeros_(parameter)
-    return add_spectral_norm(layer) if spectral_norm else layer
+        elif orthogonal:
+            nn.init.orthogonal_(parameter)
+        else:
+            nn.init.xavier_uniform_(parameter, gain)
+    return add_spectral_norm(layer, eps) if spectral_norm else layer

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
-EPS = 1e-12  # only guards the division in a unit vector, as in both papers' code
+EPS = 1e-12  # guards the division in a unit vector, as in both papers' code
 START_ITERATIONS = 15  # u and v start as good estimates, so that the first step is normalised
 
 
@@ -36,11 +36,12 @@ class SpectralNorm(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, eps: float = EPS) -> None:
         super().__init__()
+        self.eps = eps
         matrix = weight.detach().flatten(1)
-        self.register_buffer("u", normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=EPS))
-        self.register_buffer("v", normalize(torch.randn_like(matrix[0]), dim=0, eps=EPS))
+        self.register_buffer("u", normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=self.eps))
+        self.register_buffer("v", normalize(torch.randn_like(matrix[0]), dim=0, eps=self.eps))
         for _ in range(START_ITERATIONS):
             self.iterate(weight)
 
@@ -48,8 +49,8 @@ class SpectralNorm(nn.Module):
     def iterate(self, weight: Tensor) -> None:
         """One power iteration: v <- W'u / |W'u|, then u <- W v / |W v|."""
         matrix = weight.flatten(1)
-        self.v.copy_(normalize(matrix.mT @ self.u, dim=0, eps=EPS))
-        self.u.copy_(normalize(matrix @ self.v, dim=0, eps=EPS))
+        self.v.copy_(normalize(matrix.mT @ self.u, dim=0, eps=self.eps))
+        self.u.copy_(normalize(matrix @ self.v, dim=0, eps=self.eps))
 
     def sigma(self, weight: Tensor) -> Tensor:
         """(): the estimate u' W v of the largest singular value, which is never above it."""
@@ -69,10 +70,10 @@ class NormalizedWeight(NamedTuple):
     norm: SpectralNorm
 
 
-def add_spectral_norm(layer: Layer) -> Layer:
+def add_spectral_norm(layer: Layer, eps: float = EPS) -> Layer:
     """Normalise `layer.weight` from now on. Initialise the weight before, never after."""
     weight = layer.get_parameter("weight")
-    parametrize.register_parametrization(layer, "weight", SpectralNorm(weight))
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(weight, eps))
     return layer
 
 
