@@ -82,7 +82,7 @@ class Generator(nn.Module):
             self.stages.append(Stage(c_in, c_out, attention))
         self.to_rgb = normalized(nn.Conv2d(channels[-1], 3, 5, padding=2))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.stem_norm(self.stem(z).view(len(z), -1, 4, 4))
         for stage in self.stages:
             x = stage(x)
@@ -117,7 +117,7 @@ class Discriminator(nn.Module):
             self.stages.append(DownStage(c_in, c_out, attention))
         self.score = normalized(nn.Linear(channels[-1] * 16, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = images
         for stage in self.stages:
             x = stage(x)

@@ -4,6 +4,7 @@ A preset states every number, with its source beside it. The few settings with a
 after runs had been made without them: it is what those runs did, so that they can be resumed.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
@@ -136,6 +137,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":
+        if self.data.attribute is not None and not self.model.conditional:
+            raise ValueError("data.attribute needs a conditional model (model.conditional: true)")
         resnet = self.model.architecture == "resnet"
         if resnet and self.data.resolution not in RESNET_RESOLUTIONS:
             raise ValueError(
@@ -206,10 +209,15 @@ def value_of(config: Config, name: str) -> Value:
     return value
 
 
+def dotted(loc: tuple[str | int, ...]) -> str:
+    """The name of a setting where pydantic found something wrong; it puts in the architecture."""
+    return re.sub(r"\bmodel\.(convnet|resnet)\b", "model", ".".join(str(part) for part in loc))
+
+
 def _names(section: type[BaseModel], prefix: str) -> list[str]:
     names: list[str] = []
     for name, field in section.model_fields.items():
-        kinds = [kind for kind in get_args(field.annotation) or [field.annotation]]
+        kinds = get_args(field.annotation) or (field.annotation,)
         sections = [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
         for part in sections:
             names += _names(part, f"{prefix}{name}.")
@@ -221,13 +229,12 @@ def _names(section: type[BaseModel], prefix: str) -> list[str]:
 def _explain(
     kind: str, loc: tuple[str | int, ...], reason: str, value: object, origins: dict[KeyPath, str]
 ) -> ConfigError:
-    if len(loc) > 1 and loc[0] == "model":
-        loc = (loc[0], *loc[2:])  # pydantic names the architecture there
-    name = ".".join(str(part) for part in loc)
+    name = dotted(loc)
     if kind.startswith("union_tag"):
         name, reason = f"{name}.architecture", "should be 'convnet' or 'resnet'"
         value = value.get("architecture") if isinstance(value, dict) else value
-    origin = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), "")
+    path: KeyPath = tuple(name.split("."))
+    origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
     prefix = f"{origin}: " if origin else ""
     if kind == "extra_forbidden" and name in setting_names():
         hint = "`ganctl presets` shows which architecture a preset has"

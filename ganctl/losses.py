@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import relu, softplus
+
+Critic = Callable[[Tensor], Tensor]  # images (B, 3, H, W) to scores (B,)
 
 
 class Loss(NamedTuple):
@@ -48,7 +50,7 @@ LOSSES = {
 }
 
 
-def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """(): E[(|grad D(x)| - 1)^2] between real and fake images: Gulrajani et al. 2017, eq. 3.
 
     real, fake: (B, 3, H, W); mix: (B, 1, 1, 1) in [0, 1], the share of the real image.
@@ -57,12 +59,12 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
     return (_gradient(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+def r1_penalty(discriminator: Critic, real: Tensor) -> Tensor:
     """(): E[|grad D(x)|^2] / 2 at real images (B, 3, H, W): Mescheder et al. 2018, eq. 9."""
     return _gradient(discriminator, real).square().flatten(1).sum(1).mean() / 2
 
 
-def _gradient(discriminator: nn.Module, images: Tensor) -> Tensor:
+def _gradient(discriminator: Critic, images: Tensor) -> Tensor:
     """(B, 3, H, W): of each score with respect to its image, differentiable once more."""
     images = images.detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative

@@ -16,10 +16,13 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def grid(images: np.ndarray) -> np.ndarray:
-    """(B, H, W, 3) uint8 -> one picture, row by row, as square as B allows; gaps stay white."""
+def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """(B, H, W, 3) uint8 -> one picture, row by row; gaps stay white.
+
+    Without `columns` it is as square as B allows.
+    """
     count, height, width, _ = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     cells = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
     cells[:count] = images

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import ganctl
 from ganctl import checkpoint, ema
 from ganctl.checkpoint import Metadata, Payload
-from ganctl.config import Config
+from ganctl.config import Config, dotted
 from ganctl.errors import CheckpointError
 from ganctl.models import Discriminator, Generator, build_networks, least_weights
 from ganctl.runtime import fingerprint, random_stream
@@ -79,6 +79,8 @@ class DataIdentity(Part):
     source: str
     n: int
     fingerprint: str
+    classes: list[str] = []  # their names, for a conditional model
+    labels: str = ""  # the fingerprint of the images' classes
 
 
 class Description(Part):
@@ -91,9 +93,13 @@ class Description(Part):
     data: DataIdentity
 
 
-def create(config: Config, device: torch.device) -> TrainState:
-    """The state before the first step: initial weights are a function of the seed alone."""
-    networks = build_networks(config.model, config.data, random_stream(config.train.seed, "init"))
+def create(config: Config, device: torch.device, n_classes: int = 0) -> TrainState:
+    """The state before the first step: initial weights are a function of the seed alone.
+
+    A conditional model needs `n_classes`.
+    """
+    stream = random_stream(config.train.seed, "init")
+    networks = build_networks(config.model, config.data, stream, n_classes)
     generator, discriminator = networks[0].to(device), networks[1].to(device)
     scaled = config.train.precision == "fp16"
     return TrainState(
@@ -127,7 +133,7 @@ def described(metadata: Metadata, path: Path) -> Description:
         return Description.model_validate(metadata)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = dotted(first["loc"])
         raise CheckpointError(f"{path}: its metadata is bad at {name}: {first['msg']}") from None
 
 
@@ -156,11 +162,13 @@ class Networks(NamedTuple):
     generator_ema: Generator
 
 
-def check_size(payload: Payload, config: Config, path: Path) -> None:
-    """CheckpointError if networks of `config` cannot be in `payload`: none must be made for it."""
-    for name, least in zip(
-        ("generator", "discriminator"), least_weights(config.model, config.data), strict=True
-    ):
+def check_size(payload: Payload, saved: Description, path: Path) -> None:
+    """CheckpointError if the networks of `saved` cannot be in `payload`, so none must be made."""
+    model, n_classes = saved.config.model, len(saved.data.classes)
+    if model.conditional and n_classes == 0:
+        raise CheckpointError(f"{path}: its model is conditional, but it names no classes")
+    expected = least_weights(model, saved.config.data, n_classes)
+    for name, least in zip(("generator", "discriminator"), expected, strict=True):
         stored = sum(tensor.numel() for _, tensor in tensors_in(payload.get(name)))
         if stored < least:
             raise CheckpointError(f"{path}: {name} has {stored:,} values, not {least:,} or more")
@@ -171,8 +179,10 @@ def load_networks(path: Path) -> tuple[Networks, Description]:
     payload, metadata = checkpoint.read(path)
     description = described(metadata, path)
     config = description.config
-    check_size(payload, config, path)
-    generator, discriminator = build_networks(config.model, config.data, torch.Generator())
+    check_size(payload, description, path)
+    generator, discriminator = build_networks(
+        config.model, config.data, torch.Generator(), len(description.data.classes)
+    )
     average = ema.average_of(generator)
     networks = Networks(generator, discriminator, average)
     for name, network in networks._asdict().items():
@@ -206,8 +216,13 @@ def load_network(network: nn.Module, section: Any, where: str) -> None:
 
 def _adam(network: nn.Module, lr: float, config: Config, device: torch.device) -> torch.optim.Adam:
     beta1, beta2 = config.optim.betas
-    fused = device.type in FUSED_ADAM
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=(beta1, beta2), fused=fused)
+    return torch.optim.Adam(
+        network.parameters(),
+        lr=lr,
+        betas=(beta1, beta2),
+        eps=config.optim.adam_eps,
+        fused=device.type in FUSED_ADAM,
+    )
 
 
 def _check_moments(optimizer: torch.optim.Adam, section: Any, begun: bool, where: str) -> None:

@@ -2,13 +2,11 @@
 
 import logging
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,18 +16,15 @@ from ganctl.data.batches import Batches
 from ganctl.errors import CheckpointError, DivergedError, StoppedError
 from ganctl.journal import Row
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
-from ganctl.models.attention import SelfAttention
-from ganctl.models.spectral import normalized_weights, power_iterate
-from ganctl.pictures import grid, save_png, to_uint8
+from ganctl.metrics import METRICS, Meter
+from ganctl.models.spectral import power_iterate
+from ganctl.noise import noise
+from ganctl.previews import save_preview
 from ganctl.runs import Run
-from ganctl.runtime import autocast, random_stream, synchronize, upload
+from ganctl.runtime import autocast, random_stream, upload
 from ganctl.saving import Saver
 from ganctl.state import TrainState
 from ganctl.stopping import StopRequest
-
-PREVIEWS = 64  # images in a preview grid ...
-PREVIEW_BATCH = 16  # ... drawn so many at a time
-METRICS = ("d_loss", "g_loss", "real_score", "fake_score")
 
 log = logging.getLogger("ganctl")
 
@@ -101,6 +96,7 @@ def _train_on(
 
 def train_step(state: TrainState, batches: Batches, config: Config) -> Tensor:
     """Update D `d_steps_per_g` times, then G once: SAGAN section 4. (4,): METRICS."""
+    set_rates(state, config)
     d_steps = config.optim.d_steps_per_g
     for update in range(state.step * d_steps, (state.step + 1) * d_steps):
         d_metrics = update_discriminator(state, batches, config, update)
@@ -112,26 +108,36 @@ def train_step(state: TrainState, batches: Batches, config: Config) -> Tensor:
     return torch.stack([d_metrics[0], g_loss, d_metrics[1], d_metrics[2]])
 
 
+def set_rates(state: TrainState, config: Config) -> None:
+    """Both learning rates for this step: constant, or falling linearly to zero."""
+    if config.optim.lr_decay is None:
+        return
+    start, end = config.optim.lr_decay
+    share = min(1.0, (end - state.step) / (end - start))
+    state.g_optimizer.param_groups[0]["lr"] = share * config.optim.g_lr
+    state.d_optimizer.param_groups[0]["lr"] = share * config.optim.d_lr
+
+
 def update_discriminator(
     state: TrainState, batches: Batches, config: Config, update: int
 ) -> Tensor:
     """One Adam step of D on real and detached fake images. (3,): loss, mean real and fake score."""
-    discriminator, optim = state.discriminator, config.optim
+    discriminator, optim, n_classes = state.discriminator, config.optim, state.generator.n_classes
     size = optim.batch_size // optim.grad_accumulation
     power_iterate(discriminator)
     metrics = torch.zeros(3, device=batches.device)
     for part in range(optim.grad_accumulation):
-        real = batches.at(update * optim.batch_size + part * size, size)
-        noise = latents(config, size, "d latents", state.rollbacks, update, part)
-        z = upload(noise, batches.device)
+        position = update * optim.batch_size + part * size
+        real, labels = batches.at(position, size), batches.labels_at(position, size)
+        given = noise(config, n_classes, size, batches.device, "d", state.rollbacks, update, part)
         with autocast(batches.device, config.train.precision):
             with torch.no_grad():
-                fake = state.generator(z).float()
+                fake = state.generator(*given).float()
             # D has no batch norm, so real and fake images can share one pass.
-            scores = discriminator(torch.cat([real, fake])).float()
+            scores = discriminator(torch.cat([real, fake]), both(labels, given.labels)).float()
         real_scores, fake_scores = scores.chunk(2)
         loss = LOSSES[config.loss.kind].discriminator(real_scores, fake_scores)
-        penalty = penalties(discriminator, real, fake, config, update, part)
+        penalty = penalties(discriminator, real, fake, labels, config, update, part)
         state.d_scaler.scale((loss + penalty) / optim.grad_accumulation).backward()
         means = torch.stack([loss, real_scores.mean(), fake_scores.mean()])
         metrics += means.detach() / optim.grad_accumulation
@@ -140,17 +146,16 @@ def update_discriminator(
 
 
 def update_generator(state: TrainState, device: torch.device, config: Config) -> Tensor:
-    """One Adam step of G through a frozen D, with latents of its own. (): the loss."""
-    optim = config.optim
-    size = optim.batch_size // optim.grad_accumulation
+    """One Adam step of G through a frozen D, with noise of its own. (): the loss."""
+    optim, n_classes = config.optim, state.generator.n_classes
+    size = optim.batch_size * optim.g_batch_multiple // optim.grad_accumulation
     power_iterate(state.generator)
     total = torch.zeros((), device=device)
     with frozen(state.discriminator):
         for part in range(optim.grad_accumulation):
-            noise = latents(config, size, "g latents", state.rollbacks, state.step, part)
-            z = upload(noise, device)
+            given = noise(config, n_classes, size, device, "g", state.rollbacks, state.step, part)
             with autocast(device, config.train.precision):
-                fake_scores = state.discriminator(state.generator(z)).float()
+                fake_scores = state.discriminator(state.generator(*given), given.labels).float()
             loss = LOSSES[config.loss.kind].generator(fake_scores)
             state.g_scaler.scale(loss / optim.grad_accumulation).backward()
             total += loss.detach() / optim.grad_accumulation
@@ -159,9 +164,20 @@ def update_generator(state: TrainState, device: torch.device, config: Config) ->
 
 
 def penalties(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, config: Config, update: int, part: int
+    discriminator: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None,
+    config: Config,
+    update: int,
+    part: int,
 ) -> Tensor:
-    """(): the gradient penalties that the configuration asks for, in fp32."""
+    """(): the gradient penalties that the configuration asks for, in fp32.
+
+    `labels` are those of the real images; images in between count as of the same class.
+    """
+    if labels is not None:
+        discriminator = partial(discriminator, labels=labels)
     total = torch.zeros((), device=real.device)
     if config.loss.gradient_penalty > 0:
         stream = random_stream(config.train.seed, "penalty", update, part)
@@ -174,10 +190,11 @@ def penalties(
     return total
 
 
-def latents(config: Config, count: int, purpose: str, *position: int) -> Tensor:
-    """(count, latent_dim) on the CPU: standard normal, a pure function of seed and position."""
-    stream = random_stream(config.train.seed, purpose, *position)
-    return torch.randn(count, config.model.latent_dim, generator=stream)
+def both(real_labels: Tensor | None, fake_labels: Tensor | None) -> Tensor | None:
+    """The classes of real and then fake images; None without classes."""
+    if real_labels is None or fake_labels is None:
+        return None
+    return torch.cat([real_labels, fake_labels])
 
 
 @contextmanager
@@ -188,57 +205,6 @@ def frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
-
-
-@dataclass
-class Meter:
-    """Means of the metrics since they were last read; the device is waited for only then."""
-
-    step: int
-    started_at: float = field(default_factory=time.perf_counter)
-    total: Tensor | None = None
-
-    def add(self, metrics: Tensor) -> None:
-        self.total = metrics if self.total is None else self.total + metrics
-
-    def read(self, state: TrainState, config: Config, device: torch.device) -> Row:
-        """One row for metrics.jsonl, and start afresh."""
-        assert self.total is not None
-        steps = state.step - self.step
-        synchronize(device)
-        seconds = time.perf_counter() - self.started_at
-        means = (self.total / steps).tolist()
-        images = config.optim.batch_size * config.optim.d_steps_per_g
-        row: Row = {
-            "step": state.step,
-            "images": state.step * images,
-            "images_per_second": round(steps * images / seconds, 2),
-            **{name: round(value, 5) for name, value in zip(METRICS, means, strict=True)},
-            "gamma": gammas(state),
-            "sigma_max": largest_sigma(state),
-        }
-        self.step, self.started_at, self.total = state.step, time.perf_counter(), None
-        return row
-
-
-def gammas(state: TrainState) -> dict[str, float]:
-    """gamma of each attention block, for example {"g.stages.1.attention": 0.02}."""
-    return {
-        f"{prefix}.{name}": round(module.gamma.item(), 5)
-        for prefix, network in (("g", state.generator), ("d", state.discriminator))
-        for name, module in network.named_modules()
-        if isinstance(module, SelfAttention)
-    }
-
-
-def largest_sigma(state: TrainState) -> float | None:
-    """The largest estimated singular value of a raw weight in either network."""
-    networks = (state.generator, state.discriminator)
-    weights = [weight for network in networks for weight in normalized_weights(network)]
-    if not weights:
-        return None
-    with torch.no_grad():
-        return round(torch.stack([norm.sigma(raw) for _, raw, norm in weights]).max().item(), 5)
 
 
 def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
@@ -264,26 +230,6 @@ def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
     run.journal.cut_metrics(state.step)
     run.journal.record("rolled back", state.step, reason=error.message)
     log.warning("%s; rolled back to step %d", error.message, state.step)
-
-
-@torch.no_grad()
-def save_preview(state: TrainState, config: Config, run: Run, device: torch.device) -> None:
-    """A grid of the same latents each time, through the averaged generator."""
-    z = upload(latents(config, PREVIEWS, "preview"), device)
-    images = [to_uint8(state.generator_ema(part)) for part in z.split(PREVIEW_BATCH)]
-    _save_picture(np.concatenate(images), run, f"{state.step:09}.png")
-
-
-def save_reals(images: np.ndarray, run: Run) -> None:
-    """A grid of real images (B, H, W, 3) uint8, for comparison."""
-    _save_picture(images, run, "reals.png")
-
-
-def _save_picture(images: np.ndarray, run: Run, name: str) -> None:
-    try:
-        save_png(grid(images), run.samples / name)
-    except OSError as error:  # losing a picture must not end a run
-        log.warning("the picture %s was not written: %s", name, error.strerror)
 
 
 def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

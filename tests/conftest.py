@@ -42,10 +42,35 @@ def tiny() -> Callable[..., Config]:
     return make
 
 
+N_CLASSES = 3  # of the images that `batches_of` gives to a conditional model
+
+
+@pytest.fixture
+def tiny_resnet() -> Callable[..., Config]:
+    """A small sagan-cifar10 configuration: residual, conditional, with attention."""
+
+    def make(**changes: Value) -> Config:
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        return replace(presets.load("sagan-cifar10"), {**TINY, "optim.d_steps_per_g": 1, **named})
+
+    return make
+
+
 @pytest.fixture
 def faces() -> np.ndarray:
     """(12, 32, 32, 3) uint8: small drawn faces."""
     return np.stack([np.asarray(draw_face(i, 32)) for i in range(12)])
+
+
+@pytest.fixture
+def clothes(tmp_path: Path) -> Path:
+    """A folder of three classes, with 5, 4 and 3 small PNG files."""
+    folder = tmp_path / "clothes"
+    for i in range(12):
+        name = ("boot", "dress", "shirt")[0 if i < 5 else 1 if i < 9 else 2]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        draw_face(i, 40).save(folder / name / f"{i:02}.png")
+    return folder
 
 
 @pytest.fixture
@@ -60,7 +85,8 @@ def photos(tmp_path: Path) -> Path:
 
 def batches_of(images: np.ndarray, config: Config, device: str = "cpu") -> Batches:
     """The stream of real images that `config` describes."""
+    labels = np.arange(len(images)) % N_CLASSES if config.model.conditional else None
     return Batches(
-        images, seed=config.train.seed, flip=config.data.flip, dequantize=config.data.dequantize,
+        images, labels=labels, seed=config.train.seed, flip=config.data.flip, dequantize=config.data.dequantize,
         device=torch.device(device),
     )  # fmt: skip

@@ -62,6 +62,14 @@ MISTAKES = {
     "optim: 3\n": ("mine.yaml:2: optim is 3, but it ", None),
     "data:\n  resolution: 63\n": ("data.resolution is 63, but it should be 32, 64, 128 or 256", None),
     "model:\n  attention:\n    at: [33]\n": ("model.attention.at is [33], but at resolution 64", None),
+    "model:\n  width: 7\n": ("mine.yaml:3: model.width is 7, but it should be ", None),
+    "model:\n  architecture: unet\n": ("mine.yaml:3: model.architecture is 'unet', but it should be 'convnet' or 'resnet'", None),
+    "model:\n  conditional: true\n": ("mine.yaml:3: this model.architecture has no setting model.conditional", None),
+    "model:\n  conditionl: true\n": ("mine.yaml:3: unknown setting model.conditionl", "did you mean model.conditional?"),
+    "data:\n  attribute: Smiling\n": ("data.attribute needs a conditional model", None),
+    "optim:\n  lr_decay: [5, 5]\n": ("optim.lr_decay is [5, 5], but it is a step and a later one", None),
+    "optim:\n  lr_decay: [0, 100]\n": ("the rates are zero from step 100 on", None),
+    "model:\n  architecture: resnet\n": ("the setting model.conditional is missing", None),
     "optim:\n  grad_accumulation: 3\n": ("optim.batch_size 64 cannot be split into", None),
 }  # fmt: skip
 

@@ -251,7 +251,9 @@ def test_faces_are_a_function_of_their_number_and_symmetric_in_their_parts() -> 
 
 
 def test_arrays_and_faces_are_sources_too(faces: np.ndarray) -> None:
-    assert np.array_equal(pack(ArraySource(faces, "x"), 32, None, ignore).images, faces)
+    assert np.array_equal(
+        pack(ArraySource(faces, ["a"] * len(faces), "x"), 32, None, ignore).images, faces
+    )
     assert len(pack(FaceSource(20, 64), 32, None, ignore).images) == 20
 
 
@@ -328,7 +330,7 @@ def test_a_decoding_process_that_is_killed_is_one_sentence(monkeypatch: pytest.M
     monkeypatch.setattr(packing, "ALONE", 0)
     monkeypatch.setattr(packing, "CHUNK", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    source = Fatal(np.zeros((8, 4, 4, 3), np.uint8), "x")
+    source = Fatal(np.zeros((8, 4, 4, 3), np.uint8), ["a"] * 8, "x")
     with pytest.raises(DataError, match="a process that was decoding images died"):
         pack(source, 4, None, ignore)
     assert not list((cache_folder() / "packed").iterdir())

@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from ganctl import presets
+from ganctl.config import replace
+from ganctl.models import build_networks
 from ganctl.models.convnet import Generator
 from ganctl.models.folding import fold
+from ganctl.models.spectral import normalized_weights
+from ganctl.runtime import random_stream
 
 
 @pytest.mark.parametrize("spectral_norm", [True, False])
@@ -34,4 +39,21 @@ def test_folding_changes_no_image(resolution: int, spectral_norm: bool) -> None:
         folded = fold(generator)(z)
     assert expected.std() > 0.1
     torch.testing.assert_close(folded, expected, atol=1e-5, rtol=0)
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize("preset", ["sagan-cifar10", "sngan-cifar10"])
+def test_the_papers_generators_lose_their_sigma_and_no_image_changes(
+    preset: str,
+) -> None:
+    config = replace(presets.load(preset), {"model.width": 8})
+    generator, _ = build_networks(config.model, config.data, random_stream(0, "init"), 3)
+    generator.train()(torch.randn(32, 128), torch.arange(32) % 3)
+    before = copy.deepcopy(generator.state_dict())
+    z, labels = torch.randn(5, 128), torch.arange(5) % 3
+    folded = fold(generator)
+    assert not list(normalized_weights(folded))
+    with torch.no_grad():
+        expected = generator.eval()(z, labels)
+        torch.testing.assert_close(folded(z, labels), expected, atol=1e-6, rtol=0)
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())

@@ -196,5 +196,11 @@ def test_the_blocks_up_sampled_shortcut_equals_the_plain_order() -> None:
     x = torch.randn(2, 16, 4, 4)
     up = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     plain = conv2d(up, block.shortcut.weight, block.shortcut.bias)
-    residual = block.conv2(relu(block.norm2(block.conv1(relu(block.norm1(x, torch.zeros(2).long()))), torch.zeros(2).long())))
+    residual = block.conv2(
+        relu(
+            block.norm2(
+                block.conv1(relu(block.norm1(x, torch.zeros(2).long()))), torch.zeros(2).long()
+            )
+        )
+    )
     torch.testing.assert_close(block(x, torch.zeros(2).long()), plain + residual)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import batches_of
+from conftest import N_CLASSES, batches_of
 from test_train import Silent
 
 from ganctl import checkpoint, runs, state
@@ -40,7 +40,7 @@ def sections(path: Path) -> dict[str, object]:
 
 def trained(run: Run, config: Config, faces: np.ndarray, resume: bool = False) -> dict[str, object]:
     """Train `run` to the end in this process, from its newest checkpoint if `resume`."""
-    current = state.create(config, CPU)
+    current = state.create(config, CPU, N_CLASSES)
     if resume:
         path = run.newest_checkpoint()
         current.load(checkpoint.read(path)[0], path)
@@ -68,6 +68,30 @@ def test_interrupted_equals_uninterrupted(
     trained(parts, tiny(**changes, train__steps=1), faces)
     for steps in (3, 5, 8):
         result = trained(parts, tiny(**changes, train__steps=steps), faces, resume=True)
+    assert result == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model__conditional": False, "optim__lr_decay": [2, 10]},
+        {"optim__g_batch_multiple": 2, "optim__grad_accumulation": 2, "train__precision": "bf16"},
+        {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2},
+    ],
+)  # fmt: skip
+def test_interrupted_equals_uninterrupted_with_classes_too(
+    tiny_resnet: Callable[..., Config], faces: np.ndarray, changes: dict[str, object]
+) -> None:
+    """The residual pair: labels, falling rates, larger batches for G."""
+    whole = runs.create(Path("whole"), "x", tiny_resnet())
+    parts = runs.create(Path("parts"), "x", tiny_resnet())
+    settings = {**changes, "train__steps": 8, "train__checkpoint_every": 8}
+    expected = trained(whole, tiny_resnet(**settings), faces)
+    trained(parts, tiny_resnet(**{**changes, "train__steps": 3}), faces)
+    for steps in (5, 8):
+        again = tiny_resnet(**{**changes, "train__steps": steps})
+        result = trained(parts, again, faces, resume=True)
     assert result == expected
 
 

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from ganctl import ema, sample, state
-from ganctl.cli.sample import parse_seeds
+from ganctl.cli.points import parse_numbers
 from ganctl.config import Config
 from ganctl.errors import ConfigError
 from ganctl.models import build_networks
 from ganctl.pictures import grid, to_uint8
 from ganctl.runtime import random_stream
+from ganctl.sample import Batch, Point
 
 CPU = torch.device("cpu")
 Draw = Callable[..., np.ndarray]
@@ -31,7 +32,10 @@ def draw(tiny: Callable[..., Config]) -> Draw:
         seeds: Sequence[int], batch_size: int = 8, truncation: float | None = None
     ) -> np.ndarray:
         copy = ema.average_of(generator)
-        batches = sample.draw(copy, seeds, batch_size=batch_size, truncation=truncation, device=CPU)
+        points = [Point(seed) for seed in seeds]
+        batches = sample.draw(
+            copy, points, batch_size=batch_size, truncation=truncation, device=CPU
+        )
         return np.concatenate([image for _, image in batches])
 
     return images
@@ -72,8 +76,9 @@ def test_drawing_equals_the_generators_own_forward(tiny: Callable[..., Config]) 
     with torch.no_grad():
         expected = to_uint8(generator.eval()(z))
     copy = ema.average_of(generator)
-    ((seeds, images),) = sample.draw(copy, range(4), batch_size=4, device=CPU)
-    assert list(seeds) == [0, 1, 2, 3]
+    points = [Point(seed) for seed in range(4)]
+    ((drawn, images),) = sample.draw(copy, points, batch_size=4, device=CPU)
+    assert drawn == points
     assert np.abs(images.astype(int) - expected).max() <= 1
 
 
@@ -89,9 +94,10 @@ def test_truncated_latents_follow_the_cut_off_normal_distribution() -> None:
 
 def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) -> None:
     images = draw(range(10))
-    batches = [(range(8), images[:8]), (range(8, 10), images[8:])]
+    points = [Point(seed) for seed in range(10)]
+    batches = [Batch(points[:8], images[:8]), Batch(points[8:], images[8:])]
     for name in ("x.png", "x.npz", "x.zip", "x"):
-        sample.write(batches, 10, tmp_path / name)
+        sample.write(batches, 10, tmp_path / name, None)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["images"], images)
         assert np.array_equal(arrays["seeds"], np.arange(10))
@@ -108,12 +114,12 @@ def test_an_interrupted_file_is_absent(draw: Draw, tmp_path: Path) -> None:
     images = draw(range(8))
 
     def broken() -> object:
-        yield range(8), images
+        yield Batch([Point(seed) for seed in range(8)], images)
         raise KeyboardInterrupt
 
     for name in ("x.npz", "x.zip", "x.png"):
         with pytest.raises(KeyboardInterrupt):
-            sample.write(broken(), 16, tmp_path / name)  # type: ignore[arg-type]
+            sample.write(broken(), 16, tmp_path / name, None)  # type: ignore[arg-type]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("x", ".tmp"))]
 
 
@@ -128,14 +134,16 @@ def test_the_ends_of_the_range_are_black_and_white() -> None:
 
 
 def test_lists_of_seeds() -> None:
-    assert parse_seeds("3,5,8-10") == [3, 5, 8, 9, 10]
+    assert parse_numbers("3,5,8-10", "--seeds") == [3, 5, 8, 9, 10]
     for wrong in ("", "a", "3-", "-1", "1,,2", "0-99999999999"):
         with pytest.raises(ConfigError, match="--seeds"):
-            parse_seeds(wrong)
+            parse_numbers(wrong, "--seeds")
 
 
 def test_names_and_numbers_that_cannot_be_written_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"cannot write images to a \.gif file"):
+    with pytest.raises(ConfigError, match=r"cannot write images to a \.jpg file"):
+        sample.check_out(Path("x.jpg"), 1)
+    with pytest.raises(ConfigError, match=r"x\.gif would be an animation"):
         sample.check_out(Path("x.gif"), 1)
     with pytest.raises(ConfigError, match="too many for one picture"):
         sample.check_out(Path("x.png"), 5000)

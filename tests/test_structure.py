@@ -13,13 +13,15 @@ LAYERS = [
     {"strict_yaml", "stopping"},
     {"config"},
     {"presets", "runtime", "losses", "pictures"},
+    {"noise"},
     {"models"},
     {"ema", "data", "checkpoint"},
     {"journal"},
     {"runs"},
     {"state"},
-    {"saving"},
+    {"saving", "metrics", "previews"},
     {"train", "sample", "spectra"},
+    {"interpolate"},
     {"cli"},
 ]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import batches_of
+from conftest import N_CLASSES, batches_of
 from torch import nn
 
-from ganctl import checkpoint, runs, state, train
-from ganctl.config import Config
+from ganctl import checkpoint, noise, presets, runs, state, train
+from ganctl.config import Config, replace
 from ganctl.errors import DivergedError
 from ganctl.losses import LOSSES
 from ganctl.models.spectral import power_iterate
@@ -53,6 +53,83 @@ def test_a_whole_step_runs_on_the_meta_device(
     metrics = train.train_step(trained, batches_of(faces, config, "meta"), config)
     assert metrics.device.type == "meta"
     assert metrics.shape == (len(train.METRICS),)
+
+
+@pytest.mark.parametrize("preset", [name for name in presets.names() if "32" not in name])
+def test_a_step_of_every_preset_runs_on_the_meta_device(preset: str) -> None:
+    config = presets.load(preset)
+    config = replace(config, {"optim.batch_size": 2, "train.precision": "fp32"})
+    images = np.zeros((3, config.data.resolution, config.data.resolution, 3), np.uint8)
+    with torch.device("meta"):
+        trained = state.create(config, torch.device("meta"), N_CLASSES)
+    metrics = train.train_step(trained, batches_of(images, config, "meta"), config)
+    assert metrics.shape == (len(train.METRICS),)
+
+
+@pytest.mark.parametrize("changes", [{}, {"model__conditional": False}, {"loss__r1": 1.0}])
+def test_a_step_of_the_residual_pair_changes_every_weight(
+    faces: np.ndarray, tiny_resnet: Callable[..., Config], changes: dict[str, object]
+) -> None:
+    """After two: in the first, gamma = 0 keeps gradients from the attention's convolutions."""
+    config = tiny_resnet(**changes)
+    trained = state.create(config, CPU, N_CLASSES)
+    before = [weights(network) for network in (trained.generator, trained.discriminator)]
+    for _ in range(2):
+        train.train_step(trained, batches_of(faces, config), config)
+    for network, old in zip((trained.generator, trained.discriminator), before, strict=True):
+        for (name, new), was in zip(network.named_parameters(), old, strict=True):
+            assert new.isfinite().all()
+            assert not torch.equal(new, was), name
+
+
+def test_real_images_keep_their_classes_and_fake_ones_get_drawn_ones(
+    faces: np.ndarray, tiny_resnet: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D sees each real image with its own class, and each fake with the one it was made for."""
+    config = tiny_resnet()
+    trained, batches = state.create(config, CPU, N_CLASSES), batches_of(faces, config)
+    seen: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
+    trained.discriminator.register_forward_pre_hook(lambda _m, args: seen.append(args[1]))
+    trained.generator.register_forward_pre_hook(lambda _m, args: made.append(args[1]))
+    train.train_step(trained, batches, config)
+    order, _ = batches.drawn(0, 4)
+    assert seen[0][:4].tolist() == [index % N_CLASSES for index in order]
+    assert torch.equal(seen[0][4:], made[0])
+    assert torch.equal(seen[1], made[1])
+
+
+def test_drawn_classes_are_equally_likely(tiny_resnet: Callable[..., Config]) -> None:
+    labels = noise.noise(tiny_resnet(), 5, 10_000, CPU, "d", 0).labels
+    assert labels is not None
+    counts = torch.bincount(labels, minlength=5)
+    assert counts.sum() == 10_000
+    assert (counts - 2000).abs().max() < 200
+
+
+def test_rates_fall_linearly_from_one_step_to_another(
+    faces: np.ndarray, tiny_resnet: Callable[..., Config]
+) -> None:
+    config = tiny_resnet(optim__lr_decay=[2, 6], optim__g_lr=0.4, optim__d_lr=0.8)
+    trained = state.create(config, CPU, N_CLASSES)
+    found = []
+    for step in range(6):
+        trained.step = step
+        train.set_rates(trained, config)
+        found.append([o.param_groups[0]["lr"] for o in (trained.g_optimizer, trained.d_optimizer)])
+    shares = [1, 1, 1, 0.75, 0.5, 0.25]
+    assert np.allclose(found, [[0.4 * share, 0.8 * share] for share in shares])
+
+
+def test_gs_batches_may_be_a_multiple_of_ds(
+    faces: np.ndarray, tiny_resnet: Callable[..., Config]
+) -> None:
+    config = tiny_resnet(optim__g_batch_multiple=3)
+    trained = state.create(config, CPU, N_CLASSES)
+    sizes: list[int] = []
+    trained.generator.register_forward_pre_hook(lambda _m, args: sizes.append(len(args[0])))
+    train.train_step(trained, batches_of(faces, config), config)
+    assert sizes == [4, 12]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -113,7 +190,7 @@ def test_the_step_equals_the_one_written_out_plainly(
     g, d = plain.generator, plain.discriminator
     real = batches_of(faces, config).at(0, 4)
     power_iterate(d)
-    fake = g(train.latents(config, 4, "d latents", 0, 0, 0)).detach()
+    fake = g(noise.latents(config, 4, "d latents", 0, 0, 0)).detach()
     d_loss = (1 - d(real)).relu().mean() + (1 + d(fake)).relu().mean()
     for p, gradient in zip(
         d.parameters(), torch.autograd.grad(d_loss, list(d.parameters())), strict=True
@@ -121,7 +198,7 @@ def test_the_step_equals_the_one_written_out_plainly(
         # Adam's first step with beta1 = 0: m = g, v = 0.1 g^2 corrected to g^2.
         p.data -= config.optim.d_lr * gradient / (gradient.abs() + 1e-8)
     power_iterate(g)
-    g_loss = -d(g(train.latents(config, 4, "g latents", 0, 0, 0))).mean()
+    g_loss = -d(g(noise.latents(config, 4, "g latents", 0, 0, 0))).mean()
     for p, gradient in zip(
         g.parameters(), torch.autograd.grad(g_loss, list(g.parameters())), strict=True
     ):
@@ -158,7 +235,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
     """For D, whose score of an image does not depend on the batch; with the same latents."""
     z = torch.randn(4, 8)
     monkeypatch.setattr(
-        train, "latents", lambda _c, count, _p, _r, _u, part: z[part * count : (part + 1) * count]
+        noise, "latents", lambda _c, count, _p, _r, _u, part: z[part * count : (part + 1) * count]
     )
     moments = []
     for parts in (1, 2, 4):
@@ -175,12 +252,12 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
 
 def test_latents_are_a_function_of_seed_purpose_and_position(tiny: Callable[..., Config]) -> None:
     config = tiny()
-    a = train.latents(config, 4, "g latents", 3, 0)
-    assert torch.equal(a, train.latents(config, 4, "g latents", 3, 0))
+    a = noise.latents(config, 4, "g latents", 3, 0)
+    assert torch.equal(a, noise.latents(config, 4, "g latents", 3, 0))
     for other in (
-        train.latents(config, 4, "d latents", 3, 0),
-        train.latents(config, 4, "g latents", 4, 0),
-        train.latents(tiny(train__seed=1), 4, "g latents", 3, 0),
+        noise.latents(config, 4, "d latents", 3, 0),
+        noise.latents(config, 4, "g latents", 4, 0),
+        noise.latents(tiny(train__seed=1), 4, "g latents", 3, 0),
     ):
         assert not torch.equal(a, other)
 
@@ -268,7 +345,7 @@ def test_after_a_roll_back_both_networks_see_other_noise(
     tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[tuple[str, int], torch.Tensor] = {}
-    config, honest = tiny(), train.latents
+    config, honest = tiny(), noise.latents
     for rollbacks in (0, 1):
         current = state.create(config, CPU)
         current.rollbacks = rollbacks
@@ -277,7 +354,7 @@ def test_after_a_roll_back_both_networks_see_other_noise(
             drawn[purpose, rollbacks] = honest(settings, count, purpose, *at)  # noqa: B023
             return drawn[purpose, rollbacks]  # noqa: B023
 
-        monkeypatch.setattr(train, "latents", remember)
+        monkeypatch.setattr(noise, "latents", remember)
         train.train_step(current, batches_of(faces, config), config)
     for purpose in ("d latents", "g latents"):
         assert not torch.equal(drawn[purpose, 0], drawn[purpose, 1])

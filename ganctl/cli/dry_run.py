@@ -5,7 +5,7 @@ from typing import Any
 
 from ganctl import state
 from ganctl.cli import show
-from ganctl.cli.training import make_batches, out_of_memory_explained, settle
+from ganctl.cli.training import load_labels, make_batches, out_of_memory_explained, settle
 from ganctl.config import Config, to_yaml
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
@@ -40,10 +40,10 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     config = settle(config, device)
     data, optim = config.data, config.optim
     source = open_source(data.source, data.resolution)
-    batches = make_batches(
-        decode_some(source, data.resolution, data.crop, optim.batch_size), config, device
-    )
-    trained = state.create(config, device)
+    packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
+    labels = load_labels(source, packed, config)
+    batches = make_batches(packed, labels, config, device)
+    trained = state.create(config, device, len(labels.classes))
     with out_of_memory_explained(config):
         train_step(trained, batches, config)  # warm-up
         synchronize(device)

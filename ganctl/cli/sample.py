@@ -1,20 +1,27 @@
 """`ganctl sample`."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from ganctl.cli.points import MAX_IMAGES, choose_seeds, parse_classes
 from ganctl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ganctl.cli.show import ProgressBar
-    from ganctl.sample import Batch
+    from ganctl.sample import Batch, Point
     from ganctl.state import Description
 
-MAX_IMAGES = 10_000_000
+Part = TypeVar("Part", "Batch", "np.ndarray")
+
+WALK_SEEDS = 5  # that --interpolate goes through, if none are named
 
 
 def sample(
@@ -24,15 +31,29 @@ def sample(
             metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
         ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="How many images.")] = 64,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n", help="How many images; with classes the same number of each.  (default: 64)"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; the next has the next seed.")] = 0,
     seeds: Annotated[
         str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--class", help="Of these classes, by name or number: dress, or 0-3,7."),
+    ] = None,
+    walk: Annotated[
+        int | None,
+        typer.Option("--interpolate", metavar="K", help="K images on the way to the next seed."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="x.png: a grid; x.npz; x.zip; x: a folder of PNGs.  (default: a grid here)"
+            help="x.png: a grid; x.npz; x.zip; x: a folder of PNGs; x.webp, x.gif: the way of"
+            " --interpolate.  (default: a grid here)"
         ),
     ] = None,
     raw: Annotated[
@@ -50,89 +71,105 @@ def sample(
 ) -> None:
     """Draw images from a checkpoint, which is all that is needed.
 
+    With classes a grid has one row a class, and the same seeds in each row.
+
     \b
     ganctl sample
     ganctl sample runs/celeba64-001/ckpt.pt -n 64 --out faces.png
     ganctl sample -n 50000 --out images.npz
     ganctl sample --seeds 7,12,40-47 --truncation 0.7 --out chosen/
+    ganctl sample --class dress,3 -n 16
+    ganctl sample --seeds 3,8,5,3 --interpolate 20 --out way.webp
     """
-    numbers = parse_seeds(seeds) if seeds is not None else range(seed, seed + n)
-    if not 1 <= len(numbers) <= MAX_IMAGES:
+    if n is not None and not 1 <= n <= MAX_IMAGES:
         raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
-    if min(numbers) < 0 or max(numbers) >= 2**62:
-        raise ConfigError("seeds must be from 0 to 2^62")
+    if seeds is not None:
+        choose_seeds(seeds, 0, 0)  # refuses nonsense before torch is loaded
     if truncation is not None and not 0.01 <= truncation <= 10:
         raise ConfigError(f"--truncation is {truncation}, but it must be from 0.01 to 10")
     if not 1 <= batch_size <= 65536:
         raise ConfigError(f"--batch-size is {batch_size}, but it must be from 1 to 65536")
+    if walk is not None and not 1 <= walk <= 1000:
+        raise ConfigError(f"--interpolate is {walk}, but it must be from 1 to 1000")
 
-    from ganctl import runs
+    from ganctl import interpolate, runs
     from ganctl import sample as sampler
     from ganctl.cli import show
     from ganctl.runtime import choose_device, choose_precision, prepare
     from ganctl.state import load_networks
 
-    if out is not None:
-        sampler.check_out(out, len(numbers))
-        if out.exists() and not force:
-            raise ConfigError(f"{out} exists", hint="--force replaces it")
+    if out is not None and out.exists() and not force:
+        raise ConfigError(f"{out} exists", hint="--force replaces it")
+    if out is not None and walk is None:
+        sampler.check_out(out, n or 1)
     path = runs.find_checkpoint(source)
     target = choose_device(device)
+    arithmetic = choose_precision(precision, target)
     prepare(target)
     networks, saved = load_networks(path)
-    if out is None:
-        out = _default_name(saved, numbers, raw, truncation, precision)
-        sampler.check_out(out, len(numbers))
     generator = networks.generator if raw else networks.generator_ema
-    batches = sampler.draw(
-        generator,
-        numbers,
-        batch_size=batch_size,
-        truncation=truncation,
-        device=target,
-        precision=choose_precision(precision, target),
-    )
+    names = saved.data.classes if generator.n_classes else []
+    labels = parse_classes(classes, names)
+    if walk is not None:
+        numbers = choose_seeds(seeds, seed, n or max(WALK_SEEDS, len(labels) if classes else 0))
+        points = [
+            sampler.Point(number, label)
+            for number, label in zip(numbers, cycle(labels), strict=False)
+        ]
+    else:
+        numbers = choose_seeds(seeds, seed, math.ceil((n or 64) / len(labels)))
+        points = [sampler.Point(number, label) for label in labels for number in numbers]
+    if out is None:
+        out = _default_name(saved, points, raw, truncation, precision, classes, walk)
+    if walk is not None:
+        interpolate.check_way(out, len(points), walk)
+    else:
+        sampler.check_out(out, len(points))
     try:
         with show.ProgressBar("drawing") as progress:
-            sampler.write(_counted(batches, progress, len(numbers)), len(numbers), out)
+            if walk is not None:
+                rows = interpolate.interpolate(
+                    generator, points, walk,
+                    truncation=truncation, device=target, precision=arithmetic,
+                )  # fmt: skip
+                interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out)
+            else:
+                batches = sampler.draw(
+                    generator, points, batch_size=batch_size,
+                    truncation=truncation, device=target, precision=arithmetic,
+                )  # fmt: skip
+                columns = len(numbers) if len(labels) > 1 else None
+                counted = _counted(batches, progress, len(points))
+                sampler.write(counted, len(points), out, columns, names)
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
     show.result(str(out))
 
 
-def parse_seeds(text: str) -> list[int]:
-    """The numbers in "3,5,8-10", in that order."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
-        if match is None:
-            raise ConfigError(f"--seeds {text!r} is not a list of numbers and ranges like 3,5,8-10")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last - first >= MAX_IMAGES:
-            raise ConfigError(f"--seeds {text!r} asks for more than {MAX_IMAGES:,} images")
-        numbers += range(first, last + 1)
-    return numbers
-
-
 def _default_name(
     saved: "Description",
-    numbers: Sequence[int],
+    points: "Sequence[Point]",
     raw: bool,
     truncation: float | None,
     precision: str,
+    classes: str | None,
+    walk: int | None,
 ) -> Path:
     """A grid in the current folder whose name says what it shows: drawn again, it is the same."""
-    run = re.sub(r"[^A-Za-z0-9._-]", "-", saved.run.name)
-    name = f"{run}-step{saved.step}-seeds{numbers[0]}-{numbers[-1]}"
+    run, chosen = (re.sub(r"[^A-Za-z0-9._-]", "-", t) for t in (saved.run.name, classes or ""))
+    name = f"{run}-step{saved.step}-seeds{points[0].seed}-{points[-1].seed}"
+    name += f"-class-{chosen}" if chosen else ""
+    name += f"-interpolate{walk}" if walk is not None else ""
     name += "-raw" if raw else ""
     name += f"-truncation{truncation:g}" if truncation is not None else ""
     name += f"-{precision}" if precision != "fp32" else ""
     return Path(f"{name}.png")
 
 
-def _counted(batches: "Iterable[Batch]", progress: "ProgressBar", total: int) -> "Iterator[Batch]":
+def _counted(parts: "Iterable[Part]", progress: "ProgressBar", total: int) -> "Iterator[Part]":
+    """`parts` as they are, batches or rows of images, while the bar moves on."""
     done = 0
-    for seeds, images in batches:
-        done += len(seeds)
+    for part in parts:
+        done += len(part[-1]) if isinstance(part, tuple) else len(part)
         progress(done, total)
-        yield seeds, images
+        yield part

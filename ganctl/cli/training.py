@@ -4,15 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ganctl import checkpoint, presets, runs, state
 from ganctl.cli import show
 from ganctl.config import Config, replace, setting_names, value_of
 from ganctl.data.batches import Batches
+from ganctl.data.labels import Labels, labels_of
 from ganctl.data.packing import PackedImages, pack
-from ganctl.data.sources import NAMED, open_source
+from ganctl.data.sources import NAMED, Source, open_source
 from ganctl.errors import (
     CheckpointError,
     ConfigError,
@@ -21,11 +24,12 @@ from ganctl.errors import (
     OutOfMemoryError,
     StoppedError,
 )
+from ganctl.previews import PREVIEWS, save_reals
 from ganctl.runs import Run
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.state import TrainState
 from ganctl.stopping import StopRequest
-from ganctl.train import PREVIEWS, save_reals, train
+from ganctl.train import train
 
 FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
     "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",
@@ -40,12 +44,12 @@ def start(config: Config, device_name: str, folder: Path | None, title: str) -> 
     device = choose_device(device_name)
     prepare(device)
     config = settle(config, device)
-    packed = _load_images(config)
+    packed, labels = _load_images(config)
     with out_of_memory_explained(config):
-        trained = state.create(config, device)
+        trained = state.create(config, device, len(labels.classes))
     run = runs.create(folder, title, config)
     save_reals(packed.images[:PREVIEWS], run)
-    _train(trained, config, run, packed, device)
+    _train(trained, config, run, packed, labels, device)
 
 
 def resume(run: Run, device_name: str, steps: int | None) -> None:
@@ -66,43 +70,48 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     device = choose_device(device_name)
     prepare(device)
     choose_precision(settings.train.precision, device)  # refuses what this device cannot do
-    packed = _load_images(settings)
-    if packed.fingerprint != saved.data.fingerprint:
+    packed, labels = _load_images(settings)
+    now = describe_data(settings, packed, labels)
+    if any(now[name] != getattr(saved.data, name) for name in ("fingerprint", "classes", "labels")):
         raise DataError(
             f"the images at {settings.data.source} are not those that {run.folder} was trained on",
             hint="restore them, or start another run on the new ones with `ganctl train`",
         )
-    for name, now in fingerprint(device).items():
+    for name, value in fingerprint(device).items():
         before = saved.exactness.get(name)
-        if before != now:
-            show.note(f"note: not bit-exact with the run so far: {name} was {before}, is {now}")
-    state.check_size(payload, saved.config, path)
+        if before != value:
+            show.note(f"note: not bit-exact with the run so far: {name} was {before}, is {value}")
+    state.check_size(payload, saved, path)
     with out_of_memory_explained(settings):
-        trained = state.create(settings, device)
+        trained = state.create(settings, device, len(labels.classes))
         trained.load(payload, path)
     if trained.step != step:
         raise CheckpointError(f"{path} contradicts itself: it is of step {trained.step} and {step}")
     run.write_config(settings)
     run.journal.cut_metrics(step)
     show.note(f"going on with {run.folder} from step {step:,}")
-    _train(trained, settings, run, packed, device)
+    _train(trained, settings, run, packed, labels, device)
 
 
 def _train(
-    trained: TrainState, config: Config, run: Run, packed: PackedImages, device: torch.device
+    trained: TrainState,
+    config: Config,
+    run: Run,
+    packed: PackedImages,
+    labels: Labels,
+    device: torch.device,
 ) -> None:
     """Train to the end or to a signal, and say where everything is."""
+    classes = f" of {len(labels.classes):,} classes" if labels.classes else ""
     show.note(
-        f"{run.folder}: {len(packed.images):,} images, {device.type}, {config.train.precision},"
-        f" {config.train.steps:,} steps"
+        f"{run.folder}: {len(packed.images):,} images{classes}, {device.type},"
+        f" {config.train.precision}, {config.train.steps:,} steps"
     )
-    data = {
-        "source": config.data.source, "n": len(packed.images), "fingerprint": packed.fingerprint,
-    }  # fmt: skip
+    data = describe_data(config, packed, labels)
     watcher = show.watcher(
         str(run.folder), trained.step, config.train.steps, config.train.checkpoint_every
     )
-    batches = make_batches(packed, config, device)
+    batches = make_batches(packed, labels, config, device)
     run.journal.set_status("running", trained.step)
     run.journal.record("started", trained.step, pid=os.getpid(), steps=config.train.steps)
     try:
@@ -152,10 +161,24 @@ def settle(config: Config, device: torch.device) -> Config:
     return replace(config, {"data.source": source, "train.precision": precision})
 
 
-def make_batches(packed: PackedImages, config: Config, device: torch.device) -> Batches:
+def describe_data(config: Config, packed: PackedImages, labels: Labels) -> dict[str, Any]:
+    """What a checkpoint says of the images it was trained on."""
+    return {
+        "source": config.data.source,
+        "n": len(packed.images),
+        "fingerprint": packed.fingerprint,
+        "classes": list(labels.classes),
+        "labels": labels.fingerprint() if labels.classes else "",
+    }
+
+
+def make_batches(
+    packed: PackedImages, labels: Labels, config: Config, device: torch.device
+) -> Batches:
     """The stream of real images that `config` describes."""
     return Batches(
         packed.images,
+        labels=labels.numbers if labels.classes else None,
         seed=config.train.seed,
         flip=config.data.flip,
         dequantize=config.data.dequantize,
@@ -178,8 +201,15 @@ def out_of_memory_explained(config: Config) -> Iterator[None]:
         ) from error
 
 
-def _load_images(config: Config) -> PackedImages:
-    """The packed images, and a word on those that were left out."""
+def load_labels(source: Source, packed: PackedImages, config: Config) -> Labels:
+    """The classes of the images of `packed`; none for an unconditional model."""
+    if not config.model.conditional:
+        return Labels((), np.empty(0, dtype=np.int64))
+    return labels_of(source, packed, config.data.attribute)
+
+
+def _load_images(config: Config) -> tuple[PackedImages, Labels]:
+    """The packed images and their classes, and a word on those that were left out."""
     source = open_source(config.data.source, config.data.resolution)
     with show.ProgressBar("preparing images") as progress:
         packed = pack(source, config.data.resolution, config.data.crop, progress)
@@ -189,4 +219,4 @@ def _load_images(config: Config) -> PackedImages:
             show.note(f"  {entry.name}: {entry.reason}")
         if len(packed.skipped) > SHOWN_SKIPPED:
             show.note(f"  ... all are listed in {packed.index}")
-    return packed
+    return packed, load_labels(source, packed, config)

@@ -13,10 +13,18 @@ class Batches:
     """Batches of a packed array. Image p of the stream is the same however p is reached."""
 
     def __init__(
-        self, images: np.ndarray, *, seed: int, flip: bool, dequantize: bool, device: torch.device
+        self,
+        images: np.ndarray,
+        *,
+        labels: np.ndarray | None = None,
+        seed: int,
+        flip: bool,
+        dequantize: bool,
+        device: torch.device,
     ) -> None:
-        """images: (N, R, R, 3) uint8, usually memory-mapped; N at least 1."""
+        """images: (N, R, R, 3) uint8, usually memory-mapped; N at least 1. labels: (N,) int64."""
         self.images = images
+        self.labels = labels
         self.seed = seed
         self.flip = flip
         self.dequantize = dequantize
@@ -37,6 +45,12 @@ class Batches:
             mirror = upload(torch.from_numpy(mirrored), self.device)[:, None, None, None]
             images = torch.where(mirror, images.flip(3), images)
         return images.contiguous(memory_format=torch.channels_last)
+
+    def labels_at(self, position: int, count: int) -> Tensor | None:
+        """(count,) int64: the classes of the images of `at`; None without classes."""
+        if self.labels is None:
+            return None
+        return upload(torch.from_numpy(self.labels[self.drawn(position, count)[0]]), self.device)
 
     def drawn(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(count,) int64 and bool: which images stand from `position` on, and which are mirrored.

@@ -29,13 +29,17 @@ def celeba() -> Path:
     return folder
 
 
-def cifar10() -> np.ndarray:
-    """(50000, 32, 32, 3) uint8: CIFAR-10's training images, downloaded if need be."""
+def cifar10() -> tuple[np.ndarray, list[str]]:
+    """CIFAR-10's training images, (50000, 32, 32, 3) uint8, and the name of each one's class.
+
+    Downloaded if need be.
+    """
     from torchvision.datasets import CIFAR10
 
     root = cache_folder() / "downloads"
     hint = f"put cifar-10-python.tar.gz into {root}, or give a folder of images: --data FOLDER"
-    return np.asarray(_download(lambda: CIFAR10(root, download=True), "CIFAR-10", hint).data)
+    data = _download(lambda: CIFAR10(root, download=True), "CIFAR-10", hint)
+    return np.asarray(data.data), [data.classes[target] for target in data.targets]
 
 
 def _download(fetch: Callable[[], Downloaded], title: str, hint: str) -> Downloaded:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -74,11 +73,18 @@ def pack(source: Source, resolution: int, crop: int | None, progress: Progress) 
 
 def decode_some(source: Source, resolution: int, crop: int | None, count: int) -> PackedImages:
     """The first `count` readable images, in memory: nothing is written."""
-    decoded = (_prepare(source, index, resolution, crop) for index in range(len(source)))
-    readable = list(islice((image for image in decoded if not isinstance(image, Skipped)), count))
+    readable, skipped = [], []
+    for index in range(len(source)):
+        image = _prepare(source, index, resolution, crop)
+        if isinstance(image, Skipped):
+            skipped.append(image)
+        else:
+            readable.append(image)
+        if len(readable) == count:
+            break
     if not readable:
         raise DataError(f"none of the {len(source)} images can be read")
-    return PackedImages(np.stack(readable), fingerprint="", skipped=[])
+    return PackedImages(np.stack(readable), fingerprint="", skipped=skipped)
 
 
 def _build(

@@ -53,7 +53,7 @@ def open_source(where: str, resolution: int) -> Source:
         case "celeba":
             return FolderSource(downloads.celeba())
         case "cifar10":
-            return ArraySource(downloads.cifar10(), "cifar10")
+            return ArraySource(*downloads.cifar10(), "cifar10")
     path = Path(where).expanduser()
     if path.is_dir():
         return FolderSource(path)
@@ -145,8 +145,9 @@ class ZipSource:
 class ArraySource:
     """Images that are already in memory: (N, H, W, 3) uint8."""
 
-    def __init__(self, images: np.ndarray, title: str) -> None:
+    def __init__(self, images: np.ndarray, classes: list[str], title: str) -> None:
         self.images = images
+        self.classes = classes  # the name of each image's class
         self.title = title
 
     def __len__(self) -> int:

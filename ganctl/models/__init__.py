@@ -1,4 +1,4 @@
-"""The networks. Only the functions here know the configuration; the classes take plain arguments."""
+"""The networks. Only the functions here know the configuration; classes take plain arguments."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ def build_networks(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream.initial_seed())
-        if isinstance(model, ConvnetConfig):
+        if model.architecture == "convnet":
             return _convnets(model, data)
         return _resnets(model, data, n_classes)
 
 
 def least_weights(model: ModelConfig, data: DataConfig, n_classes: int = 0) -> tuple[int, int]:
     """Numbers of weights that G and D of `model` surely exceed, without making them."""
-    if isinstance(model, ConvnetConfig):
+    if model.architecture == "convnet":
         return convnet.least_weights(data.resolution, model.width, model.latent_dim)
     classes = n_classes if model.conditional else 0
     return resnet.least_weights(data.resolution, model.width, model.latent_dim, classes)

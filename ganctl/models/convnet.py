@@ -32,6 +32,8 @@ class AttentionOptions(TypedDict):
 class Generator(nn.Module):
     """Latent vectors to images: linear, then one `UpStage` for each doubling up to half size."""
 
+    n_classes = 0  # it knows no classes
+
     def __init__(
         self,
         *,

@@ -1,25 +1,47 @@
 """A generator with everything constant folded into its weights once: for sampling only.
 
 In eval mode batch norm is an affine map of each channel, and sigma a number: both disappear into
-the weights of the layer before. What is left is one convolution a stage.
+the weights of the layer before. What is left of the article's generator is one convolution a stage.
+In the papers' generators batch norm stands behind sums, or depends on the class: only sigma goes.
 """
+
+import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ganctl.models import Generator, convnet, resnet
 from ganctl.models.attention import SelfAttention
-from ganctl.models.convnet import START, Generator, UpStage
+from ganctl.models.convnet import START, UpStage
 from ganctl.models.layers import UpsampleConv2d
-from ganctl.models.spectral import Layer
+from ganctl.models.spectral import Layer, normalized_weights
 from ganctl.models.winograd import Conv2d
 
 
 @torch.no_grad()
-def fold(generator: Generator) -> nn.Sequential:
-    """A network that maps z as `generator.eval()` does, up to rounding; `generator` stays as it is.
+def fold(generator: Generator) -> nn.Module:
+    """A network that maps its input as `generator.eval()` does; `generator` stays as it is.
 
-    z: (B, latent_dim) -> images (B, 3, R, R) in [-1, 1], channels last.
+    z: (B, latent_dim), and labels if conditional -> images (B, 3, R, R) in [-1, 1], channels last.
+    Equal up to rounding.
     """
+    if isinstance(generator, resnet.Generator):
+        return _without_sigma(generator)
+    return _folded_convnet(generator)
+
+
+def _without_sigma(generator: resnet.Generator) -> resnet.Generator:
+    """A copy whose raw weights are the normalised ones, and are used as they are."""
+    plain = copy.deepcopy(generator)
+    for name, raw, norm in list(normalized_weights(plain)):
+        raw.copy_(norm(raw))
+        layer: Any = plain.get_submodule(name)
+        layer.parametrizations["weight"][0] = nn.Identity()
+    return plain.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _folded_convnet(generator: convnet.Generator) -> nn.Sequential:
     norm = generator.stem_norm[0]
     assert isinstance(norm, nn.BatchNorm2d)
     layers: list[nn.Module] = [

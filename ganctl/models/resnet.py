@@ -82,7 +82,10 @@ class Generator(nn.Module):
         self.to_rgb = conv(channels[-1], 3, 3, **options)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z: (B, latent_dim), standard normal; labels: (B,) int64 -> images (B, 3, R, R)."""
+        """z: (B, latent_dim), standard normal -> images (B, 3, R, R).
+
+        labels: (B,) int64, or (B, n_classes) shares of each class, to mix them.
+        """
         x = self.stem(z).unflatten(1, (-1, START, START))  # (B, C, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last)
         for index, block in enumerate(self.blocks):
@@ -103,11 +106,11 @@ class UpBlock(nn.Module):
         c_in: int,
         c_out: int,
         norms: BatchNormOptions,
-        gain: float,
+        residual_gain: float,
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
-        residual: LayerOptions = {**options, "gain": gain}
+        residual: LayerOptions = {**options, "gain": residual_gain}
         self.norm1 = _batch_norm(c_in, norms)
         self.conv1 = upsample_conv(c_in, c_out, 3, **residual)
         self.norm2 = _batch_norm(c_out, norms)
@@ -137,10 +140,12 @@ class ConditionalBatchNorm2d(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, C, H, W), (B,) -> (B, C, H, W)."""
+        """(B, C, H, W), (B,) or (B, n_classes) -> (B, C, H, W)."""
         if labels is None:
             raise ValueError("a conditional network needs labels")
-        scale, shift = (table(labels)[:, :, None, None] for table in (self.scale, self.shift))
+        mixed = labels.is_floating_point()
+        rows = [labels @ t.weight if mixed else t(labels) for t in (self.scale, self.shift)]
+        scale, shift = (row[:, :, None, None] for row in rows)
         return torch.addcmul(shift.to(x.dtype), self.norm(x), scale.to(x.dtype))
 
 
@@ -203,7 +208,8 @@ class Discriminator(nn.Module):
             x = block(x)  # (B, C', H/2, W/2), or H, W at the end
             if str(index) in self.attention:
                 x = self.attention[str(index)](x)
-        features = relu(x, inplace=True).float().sum((2, 3))  # (B, C)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        features = relu(x, inplace=True).sum((2, 3), dtype=exact)  # (B, C)
         scores: Tensor = self.score(features).squeeze(1)
         if self.projection is None:
             return scores
@@ -215,9 +221,9 @@ class Discriminator(nn.Module):
 class FirstBlock(nn.Module):
     """The images' own block: no ReLU before the first convolution."""
 
-    def __init__(self, c_out: int, gain: float, **options: Unpack[LayerOptions]) -> None:
+    def __init__(self, c_out: int, residual_gain: float, **options: Unpack[LayerOptions]) -> None:
         super().__init__()
-        residual: LayerOptions = {**options, "gain": gain}
+        residual: LayerOptions = {**options, "gain": residual_gain}
         self.conv1 = conv(3, c_out, 3, **residual)
         self.conv2 = conv_pool(c_out, c_out, **residual)
         self.shortcut = conv(3, c_out, 1, **options)
@@ -240,11 +246,11 @@ class DownBlock(nn.Module):
         hidden: int,
         c_out: int,
         halve: bool,
-        gain: float,
+        residual_gain: float,
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
-        residual: LayerOptions = {**options, "gain": gain}
+        residual: LayerOptions = {**options, "gain": residual_gain}
         self.halve = halve
         self.conv1 = conv(c_in, hidden, 3, **residual)
         self.conv2 = (
@@ -260,9 +266,7 @@ class DownBlock(nn.Module):
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 
-def least_weights(
-    resolution: int, width: int, latent_dim: int, n_classes: int
-) -> tuple[int, int]:
+def least_weights(resolution: int, width: int, latent_dim: int, n_classes: int) -> tuple[int, int]:
     """What the weights of G and of D surely exceed: convolutions, G's stem, the classes' tables.
 
     For looking at a file before networks of its size are made.

@@ -1,0 +1,64 @@
+"""Which seeds and classes `ganctl sample` is asked for."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from ganctl.errors import ConfigError
+
+MAX_IMAGES = 10_000_000
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """The numbers in "3,5,8-10", in that order."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        if match is None:
+            raise ConfigError(
+                f"{option} {text!r} is not a list of numbers and ranges like 3,5,8-10"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= MAX_IMAGES:
+            raise ConfigError(f"{option} {text!r} asks for more than {MAX_IMAGES:,} images")
+        numbers += range(first, last + 1)
+    return numbers
+
+
+def parse_classes(text: str | None, names: Sequence[str]) -> list[int | None]:
+    """The classes in "dress,3,5-7", by name or number; all if `text` is None.
+
+    [None] if there are no classes.
+    """
+    if not names:
+        if text is not None:
+            raise ConfigError("--class: this checkpoint's networks know no classes")
+        return [None]
+    if text is None:
+        return list(range(len(names)))
+    chosen: list[int | None] = []
+    for part in text.split(","):
+        if part.strip() in names:
+            chosen.append(names.index(part.strip()))
+        elif re.fullmatch(r"[\d\s-]+", part):
+            chosen += parse_numbers(part, "--class")
+        else:
+            close = get_close_matches(part.strip(), names, n=1)
+            known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            hint = f"did you mean {close[0]}?" if close else f"the classes are {known}"
+            raise ConfigError(f"there is no class {part.strip()!r}", hint)
+    beyond = [number for number in chosen if number is not None and number >= len(names)]
+    if beyond:
+        hint = f"they are 0 to {len(names) - 1}: {', '.join(names[:20])}"
+        raise ConfigError(f"there is no class {beyond[0]}", hint)
+    return chosen
+
+
+def choose_seeds(seeds: str | None, first: int, count: int) -> Sequence[int]:
+    """The seeds that are named, or `count` from `first` on."""
+    numbers = parse_numbers(seeds, "--seeds") if seeds is not None else range(first, first + count)
+    if not 1 <= len(numbers) <= MAX_IMAGES:
+        raise ConfigError(f"-n is {count:,}, but it must be from 1 to {MAX_IMAGES:,}")
+    if min(numbers) < 0 or max(numbers) >= 2**62:
+        raise ConfigError("seeds must be from 0 to 2^62")
+    return numbers
