@@ -161,7 +161,7 @@ MISTAKES = [
     (["sample", "run", "--seed", "-1"], 2, "seeds must be from 0", ""),
     (["sample", "run", "--truncation", "0"], 2, "--truncation is 0.0", ""),
     (["sample", "run", "--precision", "fp8"], 2, "there is no precision 'fp8'", "auto, fp32"),
-    (["sample", "run", "--out", "x.gif"], 2, "x.gif would be an animation", ".png"),
+    (["sample", "run", "--out", "x.gif"], 2, "x.gif would be an animation", "--interpolate"),
     (["sample", "run", "--out", "run"], 2, "run exists", "--force"),
     (["sample", "run", "--out", "no/x.npz"], 5, "cannot write no/x.npz: No such file", ""),
     (["inspect-sn", "run", "--network", "x"], 2, "--network is 'x'", ""),
