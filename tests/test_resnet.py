@@ -204,3 +204,23 @@ def test_the_blocks_up_sampled_shortcut_equals_the_plain_order() -> None:
         )
     )
     torch.testing.assert_close(block(x, torch.zeros(2).long()), plain + residual)
+
+
+@pytest.mark.parametrize("preset", ["sagan-celeba64", "celeba64"])
+def test_maps_stay_channels_last_from_end_to_end(preset: str) -> None:
+    """Convolutions and the fused attention are much slower otherwise, and nothing would say so."""
+    config = replace(presets.load(preset), {"model.width": 16})
+    pair = build_networks(config.model, config.data, random_stream(0, "init"), 0)
+    lost = []
+
+    def check(module: nn.Module, _: Any, maps: torch.Tensor) -> None:
+        if not maps.is_contiguous(memory_format=torch.channels_last):
+            lost.append(f"{type(module).__name__} {tuple(maps.shape)}")
+
+    for network in pair:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | SelfAttention):
+                module.register_forward_hook(check)
+    with torch.no_grad():
+        pair[1](pair[0](torch.randn(2, config.model.latent_dim)))
+    assert lost == []

@@ -203,7 +203,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """images: (B, 3, R, R) in [-1, 1]; labels: (B,) int64 -> scores (B,), unbounded."""
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for index, block in enumerate(self.blocks):
             x = block(x)  # (B, C', H/2, W/2), or H, W at the end
             if str(index) in self.attention:
