@@ -12,7 +12,7 @@ from ganctl.models.spectral import normalized_weights
 
 @dataclass(frozen=True)
 class LayerSpectrum:
-    """What is known of one convolution or linear layer, its weight seen as (C_out, the rest)."""
+    """What is known of one layer with weights, its weight seen as (C_out, the rest)."""
 
     network: str  # "g" or "d"
     layer: str
@@ -39,7 +39,7 @@ class LayerSpectrum:
 
 @torch.no_grad()
 def layer_spectra(network: nn.Module, name: str, top_k: int) -> Iterator[LayerSpectrum]:
-    """One entry for each convolution and linear layer, with its `top_k` singular values."""
+    """One entry for each convolution, linear layer and normalised table."""
     norms = {layer: (raw, norm) for layer, raw, norm in normalized_weights(network)}
     gammas = {
         f"{layer}.output": module.gamma.item()
@@ -47,7 +47,7 @@ def layer_spectra(network: nn.Module, name: str, top_k: int) -> Iterator[LayerSp
         if isinstance(module, SelfAttention)
     }
     for layer, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
+        if not (isinstance(module, nn.Conv2d | nn.Linear) or layer in norms):
             continue
         raw, norm = norms.get(layer, (module.weight, None))
         values = singular_values(raw)
