@@ -60,10 +60,10 @@ def test_a_class_is_chosen_by_name_or_number(run: Path) -> None:
 
 
 def test_a_grid_has_one_row_a_class_with_the_same_seeds(run: Path) -> None:
-    assert main(["sample", "run", "-n", "12", "--out", "x.png"]) == 0
-    images = drawn("--seeds", "0-3")["images"]
-    assert np.array_equal(np.asarray(Image.open("x.png")), grid(images, columns=4))
-    assert np.asarray(Image.open("x.png")).shape[:2] == (3 * 32, 4 * 32)
+    assert main(["sample", "run", "-n", "15", "--out", "x.png"]) == 0
+    images = drawn("--seeds", "0-4")["images"]
+    assert np.array_equal(np.asarray(Image.open("x.png")), grid(images, columns=5))
+    assert np.asarray(Image.open("x.png")).shape[:2] == (3 * 32, 5 * 32)
     preview = np.asarray(Image.open("run/samples/000000002.png"))
     assert preview.shape[0] == 3 * 32
 
@@ -151,10 +151,10 @@ def test_a_mistake_with_classes_gets_one_sentence_and_a_hint(
 def test_resume_refuses_images_whose_classes_have_changed(
     run: Path, clothes: Path, capsys: Capture
 ) -> None:
-    (clothes / "boot").rename(clothes / "shoe")
+    (clothes / "boot").rename(clothes / "boots")
     assert main(["resume", "run", "--steps", "3"]) == 4
     assert "are not those that run was trained on" in capsys.readouterr().err
-    (clothes / "shoe").rename(clothes / "boot")
+    (clothes / "boots").rename(clothes / "boot")
     assert main(["resume", "run", "--steps", "3"]) == 0
 
 

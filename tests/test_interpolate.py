@@ -83,20 +83,20 @@ def test_half_way_between_two_classes_each_counts_half(generator: Generator) -> 
 
 
 def test_a_grid_has_one_row_a_pair_and_an_animation_one_frame_an_image(tmp_path: Path) -> None:
-    rows = [np.full((3, 8, 8, 3), 40 * number, np.uint8) for number in (1, 2)]
-    for level in range(3):
-        rows[0][level] += 10 * level  # equal frames would be joined
-        rows[1][level] += 10 * level
+    rows = [np.full((5, 8, 8, 3), 40 * number, np.uint8) for number in (1, 2)]
+    for level in range(5):
+        rows[0][level] += 8 * level  # equal frames would be joined
+        rows[1][level] += 8 * level
     for name in ("way.png", "way.webp", "way.gif"):
         write_way(rows, tmp_path / name)
     assert np.array_equal(
-        np.asarray(Image.open(tmp_path / "way.png")), grid(np.concatenate(rows), columns=3)
+        np.asarray(Image.open(tmp_path / "way.png")), grid(np.concatenate(rows), columns=5)
     )
     for name in ("way.webp", "way.gif"):
         with Image.open(tmp_path / name) as film:
-            assert (film.n_frames, film.info["loop"]) == (6, 0)  # type: ignore[attr-defined]
-            film.seek(4)
-            assert abs(int(np.asarray(film.convert("RGB"))[0, 0, 0]) - 90) <= 2
+            assert (film.n_frames, film.info["loop"]) == (10, 0)  # type: ignore[attr-defined]
+            film.seek(6)
+            assert abs(int(np.asarray(film.convert("RGB"))[0, 0, 0]) - 88) <= 2
     assert not list(tmp_path.glob(".tmp-*"))
 
 
