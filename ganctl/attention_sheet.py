@@ -162,9 +162,9 @@ def _mark(image: Image.Image, centre: tuple[int, int], number: int, *, filled: b
         middle = (size / 2, size / 2)
         draw.text(middle, str(number + 1), PAPER, _font(11 * SMOOTH), anchor="mm")
     else:
-        draw.ellipse(box, None, PAPER, 4 * SMOOTH)
+        draw.ellipse(box, None, PAPER, 5 * SMOOTH)
         inner = (SMOOTH, SMOOTH, size - 1 - SMOOTH, size - 1 - SMOOTH)
-        draw.ellipse(inner, None, colour, 2 * SMOOTH)
+        draw.ellipse(inner, None, colour, 3 * SMOOTH)
     mark = mark.resize((MARK, MARK), Image.Resampling.LANCZOS)
     limits = (image.width - MARK, image.height - MARK)  # at a border the whole mark stays visible
     left, top = (min(max(c - MARK // 2, 0), most) for c, most in zip(centre, limits, strict=True))
