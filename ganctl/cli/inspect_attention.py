@@ -270,6 +270,7 @@ def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
         "gamma = 0 changes",
     ):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("gamma = 0 changes", no_wrap=True)
     for block in blocks:
         if block.score is None or block.score_shift is None:
             effect = f"images by {block.image_change:.3g} of 255"
