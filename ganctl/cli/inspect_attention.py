@@ -69,9 +69,9 @@ def inspect_attention(
 ) -> None:
     """Draw where attention looks, and print how focused it is and what it contributes.
 
-    A row of the picture is an image with its numbered queries, the same latents with gamma = 0,
-    and where each query looks. The table gives for each block the entropy of its attention, how
-    many positions that amounts to, how far away they are, and what gamma = 0 changes.
+    In the picture: images with numbered queries, where these look, and the images with gamma = 0.
+
+    In the table: how many positions a query attends to, how far away, and what gamma = 0 changes.
 
     \b
     ganctl inspect-attention
@@ -260,17 +260,10 @@ def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
 
     table = Table(title=show.plain(title), title_justify="left")
     table.add_column("block", no_wrap=True)
-    table.add_column("images", no_wrap=True)
-    for name in (
-        "gamma",
-        "entropy (of log keys)",
-        "positions",
-        "distance",
-        "uniform",
-        "gamma = 0 changes",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("gamma = 0 changes", no_wrap=True)
+    table.add_column("images")
+    for name in ("gamma", "entropy (of log keys)", "positions", "distance", "uniform"):
+        table.add_column(name, justify="right")
+    table.add_column("gamma = 0 changes")
     for block in blocks:
         if block.score is None or block.score_shift is None:
             effect = f"images by {block.image_change:.3g} of 255"
