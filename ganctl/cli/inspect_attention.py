@@ -88,7 +88,8 @@ def inspect_attention(
     if not 1 <= rows <= MAX_ROWS:
         raise ConfigError(f"--rows is {rows}, but it must be from 1 to {MAX_ROWS}")
     if out is not None and out.suffix.lower() != ".png":
-        raise ConfigError(f"the picture is a PNG file, but --out is {out}", f"{out.name}.png")
+        hint = f"--out {out.with_suffix('.png')}"
+        raise ConfigError(f"the picture is a PNG file, but --out is {out}", hint)
     if out is not None and out.exists() and not force:
         raise ConfigError(f"{out} exists", hint="--force replaces it")
     numbers = choose_seeds(seeds, seed, n)
