@@ -1,5 +1,6 @@
 """`ganctl inspect-attention`."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ganctl.cli.points import MAX_IMAGES, choose_seeds, parse_classes
-from ganctl.errors import ConfigError, DataError, StorageError
+from ganctl.errors import CheckpointError, ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +147,8 @@ def inspect_attention(
             reports += found
             beside += [view.row_names] * len(found)
             done += view.images
+    figures = [report.figures for report in reports]
+    _check_finite(figures, path)
     out = out or _default_name(
         saved,
         {
@@ -157,7 +160,6 @@ def inspect_attention(
         save_png(attention_sheet(reports, beside), out)
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
-    figures = [report.figures for report in reports]
     if json:
         blocks = [asdict(block) for block in figures]
         where = {"checkpoint": str(path), "step": saved.step, "picture": str(out)}
@@ -242,6 +244,14 @@ def _check_inside(pixels: Sequence[tuple[int, int]], resolution: int) -> None:
             hint = f"x and y are from 0 to {resolution - 1}, from the upper left corner"
             outside = f"outside of the images of {resolution} x {resolution} pixels"
             raise ConfigError(f"--query {x},{y} is {outside}", hint)
+
+
+def _check_finite(blocks: "Sequence[Figures]", path: Path) -> None:
+    for block in blocks:
+        effect = block.image_change if block.score_change is None else block.score_change
+        if not math.isfinite(block.entropy + (effect or 0)):
+            name = f"{block.network}.{block.block}"
+            raise CheckpointError(f"{path}: {name} computes values that are not finite")
 
 
 def _default_name(saved: "Description", options: Mapping[str, object]) -> Path:
