@@ -276,14 +276,29 @@ def test_looking_changes_nothing_and_leaves_no_hook(make: Make) -> None:
 
 def test_each_image_has_queries_of_its_own_if_none_are_named(make: Make) -> None:
     generator, _ = make()
-    (report,) = inspect(
-        generator, inputs(generator, 3), name="g", data="generated", resolution=R, shown=2
-    )
+    options = {"name": "g", "data": "generated", "resolution": R}
+    (report,) = inspect(generator, inputs(generator, 3), shown=2, **options)
     first, second = report.glances
     assert first.maps.shape == (4, 4, 4)
     assert len(set(first.queries)) == 4
     assert first.queries != second.queries
-    assert all(0 <= x < R and 0 <= y < R for x, y in first.queries)
+    seen: list[Tensor] = []
+    (block,) = attention_blocks(generator).values()
+    with block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone())):
+        list(generated(generator, inputs(generator, 3)))
+    for glance, weights in zip(report.glances, block.attention_map(seen[0]), strict=False):
+        chosen = [position(query, 64, R) for query in glance.queries]
+        assert chosen == automatic_queries(weights, 4)
+        assert (glance.maps == weights[chosen].unflatten(1, (4, 4)).numpy()).all()
+
+
+def test_inputs_are_those_of_the_points(make: Make) -> None:
+    generator, _ = make()
+    parts = list(inputs(generator, 5, size=2))
+    assert [len(z) for z, _ in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([z for z, _ in parts]), sample.latents(8, range(5), None))
+    for (_, labels), expected in zip(parts, ([0, 1], [2, 0], [1]), strict=True):
+        assert (labels is None) if generator.n_classes == 0 else (labels.tolist() == expected)
 
 
 def test_a_seed_is_the_image_that_sample_draws(make: Make) -> None:

@@ -66,6 +66,16 @@ def test_marks_stand_at_the_queries_on_the_image_and_on_their_maps() -> None:
             assert abs(columns.mean() - (5 * x + 2.5)) <= sheet.MARK / 2
 
 
+def test_each_row_is_an_image() -> None:
+    first, second = glance(), glance()
+    second.image[:] = 40
+    picture = drawn([first, second])
+    for row, level in enumerate((128, 40)):
+        top = TOP + row * (160 + sheet.CAPTION)
+        tile = picture[top : top + 160, LEFT : LEFT + 160]
+        assert (tile == level).all(-1).mean() > 0.9  # the rest is marks
+
+
 def test_a_map_can_be_read_in_its_overlay() -> None:
     weights = np.full((4, 4), 0.01, np.float32)
     weights[1, 2] = 0.85
