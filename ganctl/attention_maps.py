@@ -73,7 +73,7 @@ class Report(NamedTuple):
 
 
 @torch.no_grad()
-def inspect(
+def inspect_blocks(
     network: Generator | Discriminator,
     batches: Iterable[Inputs],
     *,

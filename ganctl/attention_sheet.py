@@ -1,5 +1,6 @@
 """The picture that shows what attention blocks look at: a section a block, a row an image."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +42,7 @@ def attention_sheet(reports: Sequence[Report], labels: Sequence[Sequence[str]]) 
     for section in sections:
         sheet.paste(section, (0, top))
         top += section.height
-    note = "Each map is scaled to its largest weight, given below it as a multiple of 1 / keys."
+    note = "Maps are scaled to their largest weight, given as a multiple of a uniform map's."
     ImageDraw.Draw(sheet).text((MARGIN, top), note, FAINT, _font(TEXT_SIZE))
     return np.asarray(sheet)
 
@@ -87,9 +88,10 @@ def _section(report: Report, names: Sequence[str]) -> Image.Image:
 
 
 def _title(figures: Figures) -> str:
-    data = "real images" if figures.data == "real" else "generated images"
+    side = math.isqrt(figures.queries)
     return (
-        f"{figures.network.upper()} {figures.block} on {data}:  gamma {figures.gamma:+.3f},"
+        f"{figures.network.upper()} {figures.block} at {side} x {side} on {figures.data} images:"
+        f"  gamma {figures.gamma:+.3g},"
         f"  spread over {figures.effective_positions:.1f} of {figures.keys} positions,"
         f"  {figures.distance:.1f} px away (uniform: {figures.uniform_distance:.1f})"
     )

@@ -21,7 +21,7 @@ from ganctl.attention_maps import (
     entropy,
     generated,
     generator_inputs,
-    inspect,
+    inspect_blocks,
     position,
     switched_off,
 )
@@ -69,15 +69,15 @@ def inputs(generator: Generator, n: int, size: int = 32) -> Iterator[Inputs]:
 def reports_of(
     networks: Networks, name: str, n: int, size: int = 32, shown: int = 3
 ) -> list[Report]:
-    """What `inspect` says of G or D at n generated images, looked at `size` at a time."""
+    """What `inspect_blocks` says of G or D at n generated images, looked at `size` at a time."""
     generator, discriminator = networks
     batches = inputs(generator, n, size)
     if name == "d":
-        return inspect(
+        return inspect_blocks(
             discriminator, generated(generator, batches),
             name="d", data="generated", resolution=R, queries=PIXELS, shown=shown,
         )  # fmt: skip
-    return inspect(
+    return inspect_blocks(
         generator, batches, name="g", data="generated", resolution=R, queries=PIXELS, shown=shown
     )
 
@@ -277,7 +277,7 @@ def test_looking_changes_nothing_and_leaves_no_hook(make: Make) -> None:
 def test_each_image_has_queries_of_its_own_if_none_are_named(make: Make) -> None:
     generator, _ = make()
     options = {"name": "g", "data": "generated", "resolution": R}
-    (report,) = inspect(generator, inputs(generator, 3), shown=2, **options)
+    (report,) = inspect_blocks(generator, inputs(generator, 3), shown=2, **options)
     first, second = report.glances
     assert first.maps.shape == (4, 4, 4)
     assert len(set(first.queries)) == 4

@@ -164,14 +164,14 @@ def test_real_images_have_the_numbers_of_the_checkpoints_classes(
     from ganctl import attention_maps
 
     given: list[torch.Tensor] = []
-    original = attention_maps.inspect
+    original = attention_maps.inspect_blocks
 
     def recorded(network: object, batches: object, **options: object) -> object:
         parts = list(batches)  # type: ignore[call-overload]
         given.extend(labels for _, labels in parts if options["data"] == "real")
         return original(network, parts, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(attention_maps, "inspect", recorded)
+    monkeypatch.setattr(attention_maps, "inspect_blocks", recorded)
     shutil.rmtree("clothes/boot")
     assert (
         main(["inspect-attention", "classes", "--network", "d", "-n", "9", "--data", "clothes"])

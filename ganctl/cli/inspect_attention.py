@@ -140,7 +140,7 @@ def inspect_attention(
     done = 0
     with show.ProgressBar("looking") as progress:
         for view in views:
-            found = attention_maps.inspect(
+            found = attention_maps.inspect_blocks(
                 chosen[view.network], _counted(view.inputs, progress, done, total),
                 name=view.network, data=view.data, resolution=resolution, queries=asked, shown=rows,
             )  # fmt: skip
@@ -280,7 +280,9 @@ def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
             effect = f"images by {block.image_change:.3g} of 255"
         else:
             without = block.score - block.score_shift
-            effect = f"score {block.score:+.3f} to {without:+.3f}, each by {block.score_change:.3f}"
+            effect = (
+                f"score {block.score:+.3f} to {without:+.3f}, mean change {block.score_change:.2g}"
+            )
         table.add_row(
             f"{block.network}.{block.block}",
             f"{block.images:,} {block.data}",
