@@ -247,6 +247,6 @@ def test_decoding_workers_do_not_import_torch() -> None:
 
 
 def test_the_help_shows_examples(capsys: Capture) -> None:
-    for command in ("train", "resume", "sample", "inspect-sn", "presets"):
+    for command in ("train", "resume", "sample", "inspect-sn", "inspect-attention", "presets"):
         assert main([command, "--help"]) == 0
         assert f" ganctl {command}" in capsys.readouterr().out

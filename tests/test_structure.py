@@ -21,7 +21,8 @@ LAYERS = [
     {"state"},
     {"saving", "metrics", "previews"},
     {"train", "sample", "spectra"},
-    {"interpolate"},
+    {"interpolate", "attention_maps"},
+    {"attention_sheet"},
     {"cli"},
 ]
 

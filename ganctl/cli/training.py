@@ -44,7 +44,7 @@ def start(config: Config, device_name: str, folder: Path | None, title: str) -> 
     device = choose_device(device_name)
     prepare(device)
     config = settle(config, device)
-    packed, labels = _load_images(config)
+    packed, labels = load_images(config)
     with out_of_memory_explained(config):
         trained = state.create(config, device, len(labels.classes))
     run = runs.create(folder, title, config)
@@ -70,7 +70,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     device = choose_device(device_name)
     prepare(device)
     choose_precision(settings.train.precision, device)  # refuses what this device cannot do
-    packed, labels = _load_images(settings)
+    packed, labels = load_images(settings)
     now = describe_data(settings, packed, labels)
     if any(now[name] != getattr(saved.data, name) for name in ("fingerprint", "classes", "labels")):
         raise DataError(
@@ -208,7 +208,7 @@ def load_labels(source: Source, packed: PackedImages, config: Config) -> Labels:
     return labels_of(source, packed, config.data.attribute)
 
 
-def _load_images(config: Config) -> tuple[PackedImages, Labels]:
+def load_images(config: Config) -> tuple[PackedImages, Labels]:
     """The packed images and their classes, and a word on those that were left out."""
     source = open_source(config.data.source, config.data.resolution)
     with show.ProgressBar("preparing images") as progress:
