@@ -19,6 +19,7 @@ LAYERS = [
     {"journal"},
     {"runs"},
     {"state"},
+    {"health"},
     {"saving", "metrics", "previews"},
     {"train", "sample", "spectra"},
     {"interpolate"},

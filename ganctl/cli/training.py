@@ -17,6 +17,7 @@ from ganctl.data.labels import Labels, labels_of
 from ganctl.data.packing import PackedImages, pack
 from ganctl.data.sources import NAMED, Source, open_source
 from ganctl.errors import (
+    AlarmError,
     CheckpointError,
     ConfigError,
     DataError,
@@ -34,6 +35,7 @@ from ganctl.train import train
 FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
     "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",
     "train.keep_checkpoints", "train.keep_every", "train.rollbacks", "train.steps",
+    "health.on_alarm",
 }  # fmt: skip
 SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index lists all
 
@@ -118,7 +120,7 @@ def _train(
         with StopRequest() as stop, watcher, out_of_memory_explained(config):
             train(trained, batches, config, run, data, watcher, stop)
     except Exception as error:
-        outcome = "stopped" if isinstance(error, StoppedError) else "failed"
+        outcome = "stopped" if isinstance(error, StoppedError | AlarmError) else "failed"
         code = error.exit_code if isinstance(error, GanctlError) else 1
         run.journal.set_status(outcome, trained.step, str(error), code)
         run.journal.record(outcome, trained.step, reason=str(error))
