@@ -21,7 +21,7 @@ LAYERS = [
     {"state"},
     {"health"},
     {"saving", "metrics", "previews"},
-    {"train", "sample", "spectra"},
+    {"train", "sample", "spectra", "curves"},
     {"interpolate"},
     {"cli"},
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import ganctl
-from ganctl.cli import inspect_sn, presets, resume, sample, train
+from ganctl.cli import inspect_sn, plot, presets, resume, sample, train
 from ganctl.errors import GanctlError, StoppedError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("sample")(sample.sample)
 app.command("inspect-sn")(inspect_sn.inspect_sn)
+app.command("plot")(plot.plot)
 app.command("presets")(presets.presets)
 
 

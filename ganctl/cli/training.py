@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ganctl import checkpoint, presets, runs, state
-from ganctl.cli import show
+from ganctl.cli import event_files, show
+from ganctl.cli.event_files import EventFiles
 from ganctl.config import Config, replace, setting_names, value_of
 from ganctl.data.batches import Batches
 from ganctl.data.labels import Labels, labels_of
@@ -40,9 +41,13 @@ FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
 SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index lists all
 
 
-def start(config: Config, device_name: str, folder: Path | None, title: str) -> None:
+def start(
+    config: Config, device_name: str, folder: Path | None, title: str, tensorboard: bool = False
+) -> None:
     """Train a new run from its first step."""
     runs.check_free(folder)
+    if tensorboard:
+        event_files.need_tensorboard()
     device = choose_device(device_name)
     prepare(device)
     config = settle(config, device)
@@ -51,11 +56,13 @@ def start(config: Config, device_name: str, folder: Path | None, title: str) -> 
         trained = state.create(config, device, len(labels.classes))
     run = runs.create(folder, title, config)
     save_reals(packed.images[:PREVIEWS], run)
-    _train(trained, config, run, packed, labels, device)
+    _train(trained, config, run, packed, labels, device, tensorboard)
 
 
-def resume(run: Run, device_name: str, steps: int | None) -> None:
+def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool = False) -> None:
     """Go on from the newest whole checkpoint of `run`, to `steps` if given."""
+    if tensorboard:
+        event_files.need_tensorboard()
     run.lock()
     run.sweep()
     path = run.newest_checkpoint()
@@ -92,7 +99,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     run.write_config(settings)
     run.journal.cut_metrics(step)
     show.note(f"going on with {run.folder} from step {step:,}")
-    _train(trained, settings, run, packed, labels, device)
+    _train(trained, settings, run, packed, labels, device, tensorboard)
 
 
 def _train(
@@ -102,6 +109,7 @@ def _train(
     packed: PackedImages,
     labels: Labels,
     device: torch.device,
+    tensorboard: bool,
 ) -> None:
     """Train to the end or to a signal, and say where everything is."""
     classes = f" of {len(labels.classes):,} classes" if labels.classes else ""
@@ -110,9 +118,10 @@ def _train(
         f" {config.train.precision}, {config.train.steps:,} steps"
     )
     data = describe_data(config, packed, labels)
-    watcher = show.watcher(
+    shown = show.watcher(
         str(run.folder), trained.step, config.train.steps, config.train.checkpoint_every
     )
+    watcher = EventFiles(shown, run.folder, trained.step) if tensorboard else shown
     batches = make_batches(packed, labels, config, device)
     run.journal.set_status("running", trained.step)
     run.journal.record("started", trained.step, pid=os.getpid(), steps=config.train.steps)
