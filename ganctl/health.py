@@ -184,7 +184,7 @@ def _overpowers(rows: Sequence[Row], loss: str) -> Diagnosis | None:
         )
     else:
         losses = _figures(rows, "d_loss")
-        if not losses or max(losses) >= UNCHALLENGED * blind:
+        if not losses or blind == 0 or max(losses) >= UNCHALLENGED * blind:
             return None
         evidence = f"{since} D's loss has been at most {max(losses):.3f}; guessing has {blind:.2f}"
     advice = (
