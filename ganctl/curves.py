@@ -72,7 +72,7 @@ def draw(runs: Mapping[str, Sequence[Row]]) -> bytes:
         for run, color in zip(runs.values(), _colors(len(runs)), strict=True):
             _draw_curve(axes, panel, run, color)
         _finish(axes, panel)
-    _name_runs(figure, list(runs))
+    _name_runs(figure, list(runs), any(row.get("alarms") for row in rows))
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
@@ -116,7 +116,7 @@ def _draw_curve(axes: "Axes", panel: Panel, rows: Sequence[Row], color: str) -> 
 
 def _finish(axes: "Axes", panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=9, parse_math=False)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.logarithmic:
@@ -125,16 +125,18 @@ def _finish(axes: "Axes", panel: Panel) -> None:
         axes.set_ylim(-0.03, 1.03)
 
 
-def _name_runs(figure: "Figure", names: Sequence[str]) -> None:
-    """A legend below all panels; names are shown letter by letter, whatever is in them."""
+def _name_runs(figure: "Figure", names: Sequence[str], alarms: bool) -> None:
+    """A legend above all panels; names are shown letter by letter, whatever is in them."""
     from matplotlib.lines import Line2D
 
     lines = [Line2D([], [], color=color) for color in _colors(len(names))]
-    lines.append(Line2D([], [], color="gray", marker="x", linestyle=""))
+    if alarms:
+        lines.append(Line2D([], [], color="gray", marker="x", linestyle=""))
+        names = [*names, "an alarm lasts"]
     legend = figure.legend(
-        lines, ["run"] * len(lines), loc="outside lower center", ncols=4, fontsize=8, frameon=False
+        lines, ["run"] * len(lines), loc="outside upper center", ncols=4, fontsize=8, frameon=False
     )
-    for text, name in zip(legend.get_texts(), [*names, "an alarm lasts"], strict=True):
+    for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=name, parse_math=False)
     figure.supxlabel("step", fontsize=8)
 
