@@ -1,6 +1,7 @@
 """Health: each figure against an independent computation, each diagnosis on rows."""
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import N_CLASSES, batches_of
+from rich.console import Console
 from test_resume import sections, trained
 from torch import Tensor, nn
 
 from ganctl import health, metrics, runs, state, train
+from ganctl.cli import show
+from ganctl.cli.app import main
 from ganctl.config import Config
 from ganctl.data.faces import draw_face
 from ganctl.errors import AlarmError
@@ -220,6 +224,13 @@ def test_a_sign_must_last_for_the_whole_window() -> None:
     assert names(rows) == ["mode collapse"]
 
 
+def test_a_row_without_the_figure_says_nothing() -> None:
+    for name, ill in (("diversity", {"diversity": 0.0}), ("fake_outside", WON)):
+        rows = rows_with(**ill)
+        rows[-2][name] = None
+        assert names(rows) == []
+
+
 def test_rows_of_older_versions_or_too_few_of_them_say_nothing() -> None:
     assert names([]) == []
     assert names([{"step": 50 * i, "d_loss": 0.0} for i in range(1, 21)]) == []
@@ -376,3 +387,41 @@ def test_an_alarm_may_stop_the_run_after_a_save(
     assert run.newest_checkpoint().name == "step-000000004.pt"
     trained(run, config, faces, resume=True)  # the disease is known by now
     assert run.newest_checkpoint().name == "step-000000008.pt"
+
+
+@pytest.mark.usefixtures("always_ill")
+def test_stopping_at_an_alarm_by_command(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "train", "--data", str(photos), "--run", "r", "--steps", "8", "--batch-size", "4",
+        "--precision", "fp32", "--set", "model.width=8", "--set", "train.log_every=1",
+    ]  # fmt: skip
+    assert main([*command, "--set", "health.on_alarm=stop"]) == 9
+    err = capsys.readouterr().err
+    assert "warning: mode collapse: since step 3 " in err
+    assert "error: stopped and saved at step 4, mode collapse: since step 3 " in err
+    assert "lower optim.g_lr" in err
+    assert "`ganctl resume r` goes on all the same" in err
+    status = json.loads(Path("r/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("stopped", 9)
+    assert status["alarms"] == ["mode collapse"]
+    events = [json.loads(row)["event"] for row in Path("r/history.jsonl").read_text().splitlines()]
+    assert events == ["started", "alarm", "saved", "stopped"]
+    text = Path("r/config.yaml").read_text()
+    Path("r/config.yaml").write_text(text.replace("on_alarm: stop", "on_alarm: warn"))
+    assert main(["resume", "r"]) == 0
+    assert "alarm mode collapse" in capsys.readouterr().err
+    assert json.loads(Path("r/status.json").read_text())["state"] == "done"
+
+
+def test_the_panel_shows_health_and_alarms(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(width=160, file=io.StringIO(), record=True, force_terminal=True)
+    monkeypatch.setattr(show, "console", screen)
+    run = trained_whole(tiny(train__steps=2, train__log_every=2), faces, "run")
+    row = run.journal.rows()[-1]
+    with show.watcher("run", 0, 2, 2) as panel:
+        panel.measured({**row, "diversity": 0.12, "alarms": ["mode collapse"]})
+    text = screen.export_text()
+    for shown in ("diversity", "0.12", "alarm", "mode collapse", "outside margins", "sigma drift"):
+        assert shown in text
