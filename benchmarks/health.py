@@ -64,22 +64,22 @@ CASES = {
     "seed-0": Case("faces32", {"train.seed": 0}),
     "seed-1": Case("faces32", {"train.seed": 1}),
     "seed-2": Case("faces32", {"train.seed": 2}),
-    "no spectral norm, d_lr x 10": Case(
+    "no-spectral-norm": Case(
         "faces32",
         {"model.g_spectral_norm": False, "model.d_spectral_norm": False, "optim.d_lr": 8e-3},
     ),
-    "constant noise": Case("faces32", {}, constant_noise),
-    "D frozen at random": Case("faces32", {}, frozen_discriminator),
+    "constant-noise": Case("faces32", {}, constant_noise),
+    "frozen-d": Case("faces32", {}, frozen_discriminator),
     "non-saturating": Case("faces32", {"loss.kind": "nonsaturating"}),
-    "non-saturating, no spectral norm, d_lr x 10": Case(
+    "non-saturating-no-spectral-norm": Case(
         "faces32",
         {
             "model.g_spectral_norm": False, "model.d_spectral_norm": False, "optim.d_lr": 8e-3,
             "loss.kind": "nonsaturating",
         },
     ),
-    "Wasserstein": Case("faces32", {"loss.kind": "wasserstein"}),
-    "five D steps, residual": Case("sngan-cifar10", SMALL_SNGAN),
+    "wasserstein": Case("faces32", {"loss.kind": "wasserstein"}),
+    "five-d-steps-residual": Case("sngan-cifar10", SMALL_SNGAN),
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def main() -> None:
         if chosen.rows:
             chosen.rows.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            (chosen.rows / f"{name.replace(' ', '-')}.jsonl").write_text(text)
+            (chosen.rows / f"{name}.jsonl").write_text(text)
         results[name] = summary(rows)
     if chosen.json:
         print(json.dumps({"steps": chosen.steps, "runs": results}))

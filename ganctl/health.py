@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ LAYOUT = 8  # they are averaged to 8 x 8 first
 
 COLLAPSED = 0.2  # diversity below which images are too alike
 SEPARATED = 0.95  # share of real and of fake images outside the margins at which D has won
-UNCHALLENGED = 0.05  # the same for a loss without margins: its share of what a blind D has
+WILD = 2.0  # spread of D(real) that no D needs: the hinge margins are so far apart
+UNCHALLENGED = 0.05  # the same for a loss without margins: its share of what guessing has
 TRAVEL = 0.12  # how far Adam may have moved each of G's weights before early oddities are over
 FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has forgotten its start
 
@@ -121,7 +123,7 @@ class Diversity:
 
 def layout(images: Tensor) -> Tensor:
     """(B, 3, R, R) -> (B, 192) float64 on the CPU: averaged to 8 x 8 pixels."""
-    return adaptive_avg_pool2d(images.float(), LAYOUT).flatten(1).double().cpu()
+    return adaptive_avg_pool2d(images.float(), LAYOUT).flatten(1).cpu().double()
 
 
 def vendi_score(points: Tensor, width: float) -> float:
@@ -146,9 +148,10 @@ class Diagnosis:
 def diagnose(rows: Sequence[Row], loss: str, window: int) -> list[Diagnosis]:
     """What the rows of the last `window` steps say, if each of them says it.
 
-    The first `window` steps of a run, and rows without a figure, say nothing. `loss` is its kind:
-    of hinge the margins tell whether D has won, of the non-saturating one the loss itself; a
-    Wasserstein critic cannot be too good (Arjovsky et al. 2017, section 3).
+    The first `window` steps of a run, and rows without a figure, say nothing. D overpowers if it
+    has won, which under the hinge loss the margins tell and under the non-saturating one the loss
+    (`loss` is the kind), or if its steps are so large that it runs wild. A Wasserstein critic is
+    meant to be as good as it can (Arjovsky et al. 2017, section 3): of it only collapse is told.
     """
     if not rows or (now := rows[-1]["step"]) < 2 * window or rows[0]["step"] > now - window:
         return []
@@ -171,27 +174,51 @@ def _collapse(rows: Sequence[Row]) -> Diagnosis | None:
 
 
 def _overpowers(rows: Sequence[Row], loss: str) -> Diagnosis | None:
-    since = f"since step {rows[0]['step']:,}"
     blind = LOSSES[loss].discriminator(torch.zeros(1), torch.zeros(1)).item()
-    if loss == "hinge":
-        shares = [_figures(rows, name) for name in ("real_outside", "fake_outside")]
-        if not all(shares) or min(map(min, shares)) < SEPARATED:
-            return None
-        real, fake = (100 * min(share) for share in shares)
-        evidence = (
-            f"{since} D(real) > {MARGIN} for at least {real:.0f} % of the real images and"
-            f" D(fake) < -{MARGIN} for {fake:.0f} % of the fake ones, so D has nothing to learn"
-        )
-    else:
-        losses = _figures(rows, "d_loss")
-        if not losses or blind == 0 or max(losses) >= UNCHALLENGED * blind:
-            return None
-        evidence = f"{since} D's loss has been at most {max(losses):.3f}; guessing has {blind:.2f}"
-    advice = (
-        "use model.d_spectral_norm: true, a lower optim.d_lr, fewer optim.d_steps_per_g, loss.r1,"
-        " or more images (data.flip: true doubles them)"
+    if blind == 0:
+        return None
+    evidence = _separated(rows) if loss == "hinge" else _unchallenged(rows, blind)
+    evidence = evidence or _overshoots(rows, blind)
+    if evidence is None:
+        return None
+    return Diagnosis(
+        "discriminator overpowers",
+        f"since step {rows[0]['step']:,} {evidence}",
+        "start again with model.d_spectral_norm: true, a lower optim.d_lr, fewer"
+        " optim.d_steps_per_g, loss.r1, or more images (data.flip: true doubles them)",
     )
-    return Diagnosis("discriminator overpowers", evidence, advice)
+
+
+def _separated(rows: Sequence[Row]) -> str | None:
+    """D has won under the hinge loss: both kinds of images are beyond its margins."""
+    real, fake = _figures(rows, "real_outside"), _figures(rows, "fake_outside")
+    if not real or not fake or min(real + fake) < SEPARATED:
+        return None
+    return (
+        f"D(real) > {MARGIN} for at least {100 * min(real):.0f} % of the real images and"
+        f" D(fake) < -{MARGIN} for {100 * min(fake):.0f} % of the fake ones, so D has nothing to"
+        " learn"
+    )
+
+
+def _unchallenged(rows: Sequence[Row], blind: float) -> str | None:
+    """D has won under a loss without margins: hardly any loss is left."""
+    losses = _figures(rows, "d_loss")
+    if not losses or max(losses) >= UNCHALLENGED * blind:
+        return None
+    return f"D's loss has been at most {max(losses):.3f}; guessing has {blind:.2f}"
+
+
+def _overshoots(rows: Sequence[Row], blind: float) -> str | None:
+    """D's steps are too large for it to win: its scores are huge, and more wrong than guesses."""
+    losses, spreads = _figures(rows, "d_loss"), _figures(rows, "real_spread")
+    if not losses or not spreads or min(spreads) < WILD or median(losses) < blind:
+        return None
+    return (
+        f"D(real) has had a spread of at least {min(spreads):.1f}, yet D's loss, typically"
+        f" {median(losses):.1f}, is above that of guessing, {blind:.1f}: D moves faster than"
+        " anything can follow"
+    )
 
 
 def _figures(rows: Sequence[Row], name: str) -> list[float]:

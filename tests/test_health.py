@@ -164,7 +164,7 @@ def test_measuring_diversity_changes_neither_network_nor_random_state(
 def rows_with(count: int = 20, every: int = 50, **figures: object) -> list[Row]:
     """`count` healthy rows, with some figures changed in all of them."""
     well = {
-        "d_loss": 1.4, "real_outside": 0.3, "fake_outside": 0.3, "diversity": 0.8,
+        "d_loss": 1.4, "real_outside": 0.3, "fake_outside": 0.3, "diversity": 0.8, "real_spread": 0.4,
     }  # fmt: skip
     return [{"step": every * (i + 1), **well, **figures} for i in range(count)]
 
@@ -173,6 +173,7 @@ def names(rows: list[Row], loss: str = "hinge", window: int = 300) -> list[str]:
     return [diagnosis.name for diagnosis in diagnose(rows, loss, window)]
 
 
+WILD = {"real_spread": 3.0, "d_loss": 9.0}
 WON = {"real_outside": 0.99, "fake_outside": 0.97, "d_loss": 0.01}
 
 
@@ -191,6 +192,11 @@ WON = {"real_outside": 0.99, "fake_outside": 0.97, "d_loss": 0.01}
         ({"real_outside": None, "fake_outside": None, "d_loss": 0.01}, "nonsaturating", ["discriminator overpowers"]),
         ({"real_outside": None, "fake_outside": None, "d_loss": 0.2}, "nonsaturating", []),
         ({"real_outside": None, "fake_outside": None, "d_loss": -90.0}, "wasserstein", []),
+        (WILD, "hinge", ["discriminator overpowers"]),
+        (WILD, "nonsaturating", ["discriminator overpowers"]),
+        (WILD, "wasserstein", []),
+        ({**WILD, "real_spread": 0.02}, "hinge", []),
+        ({**WILD, "d_loss": 1.9}, "hinge", []),
     ],
 )  # fmt: skip
 def test_diagnoses_by_hand(figures: dict[str, object], loss: str, expected: list[str]) -> None:
@@ -209,6 +215,13 @@ def test_a_diagnosis_gives_its_evidence_and_what_to_try() -> None:
         " 97 % of the fake ones, so D has nothing to learn"
     )
     assert "lower optim.d_lr" in overpowers.advice
+    (wild,) = diagnose(rows_with(**WILD), "hinge", 300)
+    assert wild.evidence == (
+        "since step 750 D(real) has had a spread of at least 3.0, yet D's loss, typically 9.0, is"
+        " above that of guessing, 2.0: D moves faster than anything can follow"
+    )
+    (won,) = diagnose(rows_with(real_outside=None, d_loss=0.01), "nonsaturating", 300)
+    assert won.evidence == "since step 750 D's loss has been at most 0.010; guessing has 1.39"
 
 
 def test_the_start_of_a_run_says_nothing() -> None:
@@ -280,8 +293,8 @@ def test_a_row_that_a_stop_cut_short_has_no_say(
 RECORDED = {path.stem: path for path in sorted(FIXTURES.glob("*.jsonl"))}
 ILL = {
     "constant-noise": "mode collapse",
-    "D-frozen-at-random": "mode collapse",
-    "no-spectral-norm,-d_lr-x-10": "discriminator overpowers",
+    "frozen-d": "mode collapse",
+    "no-spectral-norm": "discriminator overpowers",
 }
 
 
