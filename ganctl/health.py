@@ -118,7 +118,7 @@ class Diversity:
         images = torch.cat(drawn)
         if not images.isfinite().all():
             return None
-        return rounded((vendi_score(images, self.width) - 1) / (self.real_score - 1))
+        return round((vendi_score(images, self.width) - 1) / (self.real_score - 1), 4)
 
 
 def layout(images: Tensor) -> Tensor:

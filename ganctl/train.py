@@ -53,9 +53,8 @@ def train(
     """Train to config.train.steps, writing metrics, previews and checkpoints into `run`.
 
     Raises StoppedError after a signal, AlarmError at a disease if config.health.on_alarm is stop,
-    DivergedError at a value that is not finite once
-    config.train.rollbacks are used up, and StorageError if checkpoints cannot be saved; what was
-    saved before is untouched.
+    DivergedError at a value that is not finite once config.train.rollbacks are used up, and
+    StorageError if checkpoints cannot be saved; what was saved before is untouched.
     """
     saver = Saver(run, config, batches.device, data)
     while state.step < config.train.steps:
