@@ -63,8 +63,7 @@ def draw(runs: Mapping[str, Sequence[Row]]) -> bytes:
     from matplotlib.figure import Figure
 
     rows = [row for run in runs.values() for row in run]
-    panels = [p for p in PANELS if any(math.isfinite(number(row, p.name)) for row in rows)]
-    panels += [Panel(f"gamma {name}", f"gamma of {name}") for name in _gammas(rows)]
+    panels = panels_of(rows)
     height = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(COLUMNS * WIDTH, height * HEIGHT + 0.5), dpi=DPI, layout="constrained")
     for index, panel in enumerate(panels):
@@ -78,6 +77,14 @@ def draw(runs: Mapping[str, Sequence[Row]]) -> bytes:
     return file.getvalue()
 
 
+def panels_of(rows: Sequence[Row]) -> list[Panel]:
+    """The panels that have something to show: figures, and the attention blocks that rows name."""
+    gammas = [gamma for row in rows if isinstance(gamma := row.get("gamma"), dict)]
+    blocks = list(dict.fromkeys(block for gamma in gammas for block in gamma))[:MOST_GAMMAS]
+    known = (*PANELS, *(Panel(f"gamma {block}", f"gamma of {block}") for block in blocks))
+    return [p for p in known if any(math.isfinite(number(row, p.name)) for row in rows)]
+
+
 def number(row: Row, name: str) -> float:
     """A figure of `row`, "gamma BLOCK" being a block's; nan if it is absent or no number."""
     value = row.get(name)
@@ -88,12 +95,6 @@ def number(row: Row, name: str) -> float:
         return float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:
         return math.nan
-
-
-def _gammas(rows: Sequence[Row]) -> list[str]:
-    """The attention blocks that rows name."""
-    found = [gamma for row in rows if isinstance(gamma := row.get("gamma"), dict)]
-    return list(dict.fromkeys(name for gamma in found for name in gamma))[:MOST_GAMMAS]
 
 
 def _draw_curve(axes: "Axes", panel: Panel, rows: Sequence[Row], color: str) -> None:
