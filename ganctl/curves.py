@@ -120,7 +120,8 @@ def _finish(axes: "Axes", panel: Panel) -> None:
     axes.tick_params(which="both", labelsize=7)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if panel.logarithmic:
+    positive = math.isfinite(axes.yaxis.get_minpos())  # a gradient may be 0 throughout
+    if panel.logarithmic and positive:
         axes.set_yscale("log", nonpositive="mask")
     elif panel.name in ("real_outside", "fake_outside"):
         axes.set_ylim(-0.03, 1.03)
