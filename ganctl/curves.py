@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("d_loss", "D's loss"),
+    Panel("d_loss", "D's loss", alarm="discriminator overpowers"),
     Panel("g_loss", "G's loss"),
     Panel("diversity", "diversity (real images: 1)", alarm="mode collapse"),
     Panel("real_score", "D(real), mean and spread", spread="real_spread"),
