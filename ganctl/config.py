@@ -126,6 +126,12 @@ class TrainConfig(Section):
     rollbacks: int = Field(ge=0, le=1000)  # times a run that diverged may go back and try again
 
 
+class HealthConfig(Section):
+    """What follows from an alarm: mode collapse, or a discriminator that overpowers."""
+
+    on_alarm: Literal["warn", "stop"] = "warn"  # stop: save, and end with exit code 9
+
+
 class Config(Section):
     """One experiment."""
 
@@ -134,6 +140,7 @@ class Config(Section):
     loss: LossConfig
     optim: OptimConfig
     train: TrainConfig
+    health: HealthConfig = HealthConfig()
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":

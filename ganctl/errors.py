@@ -54,6 +54,12 @@ class OutOfMemoryError(GanctlError):
     exit_code = 8
 
 
+class AlarmError(GanctlError):
+    """A run that `health.on_alarm: stop` ended at a disease, after a verified save."""
+
+    exit_code = 9
+
+
 class StoppedError(GanctlError):
     """A run that a signal ended at a step boundary, after a verified save."""
 

@@ -23,6 +23,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.alarms: list[str] = []  # diseases that the run has now; part of its status
         self._unwritten: set[str] = set()  # files whose last line was lost
 
     def measure(self, row: Row) -> None:
@@ -30,15 +31,24 @@ class Journal:
         self._append("metrics.jsonl", row)
 
     def record(self, event: str, step: int, **facts: object) -> None:
-        """Add one line to history.jsonl: started, saved, save failed, rolled back, stopped, ..."""
+        """Add one line to history.jsonl: started, saved, alarm, rolled back, stopped, ..."""
         self._append("history.jsonl", {"event": event, "step": step, "time": now(), **facts})
+
+    def rows(self) -> list[Row]:
+        """The rows of metrics.jsonl, without torn ones; none if it cannot be read."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            return [row for _, row in _rows(path)] if path.exists() else []
+        except OSError as error:
+            log.warning("%s cannot be read: %s", path, error.strerror)
+            return []
 
     def cut_metrics(self, step: int) -> None:
         """Drop the rows after `step`, which a resumed run is about to write again."""
         path = self.folder / "metrics.jsonl"
         try:
             if path.exists():
-                rows = [line for line, at in _rows(path) if at <= step]
+                rows = [line for line, row in _rows(path) if row["step"] <= step]
                 write_text(path, "".join(f"{row}\n" for row in rows))
         except OSError as error:
             log.warning("%s cannot be rewritten: %s", path, error.strerror)
@@ -47,7 +57,7 @@ class Journal:
         """Say in status.json how the run stands: running, done, stopped or failed."""
         status = {
             "state": state, "step": step, "reason": reason, "exit_code": exit_code,
-            "pid": os.getpid(), "time": now(),
+            "alarms": self.alarms, "pid": os.getpid(), "time": now(),
         }  # fmt: skip
         try:
             write_text(self.folder / "status.json", json.dumps(status) + "\n")
@@ -70,10 +80,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, int]]:
-    """The lines of metrics.jsonl and their steps, without those that a kill or a full disk tore."""
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The lines of metrics.jsonl and what they say, without those that a kill or full disk tore."""
     for line in path.read_text(errors="replace").splitlines():
         try:
-            yield line, int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            yield line, {**row, "step": int(row["step"])}
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue

@@ -7,13 +7,21 @@ import torch
 from torch import Tensor
 
 from ganctl.config import Config
+from ganctl.health import rounded, sigma_drift
 from ganctl.journal import Row
 from ganctl.models.attention import SelfAttention
 from ganctl.models.spectral import normalized_weights
 from ganctl.runtime import synchronize
 from ganctl.state import TrainState
 
-METRICS = ("d_loss", "g_loss", "real_score", "fake_score")
+D_METRICS = (
+    "d_loss", "real_score", "fake_score", "real_spread", "fake_spread", "real_outside",
+    "fake_outside", "d_gradient",
+)  # fmt: skip
+G_METRICS = ("g_loss", "g_gradient")
+METRICS = D_METRICS + G_METRICS  # what each training step measures
+FINITE = ("d_loss", "g_loss", "real_score", "fake_score")  # of a run that has not diverged
+MARGINS = ("real_outside", "fake_outside")  # that only the hinge loss has
 
 
 @dataclass
@@ -39,10 +47,16 @@ class Meter:
             "step": state.step,
             "images": state.step * images,
             "images_per_second": round(steps * images / seconds, 2),
-            **{name: round(value, 5) for name, value in zip(METRICS, means, strict=True)},
+            **{
+                name: round(value, 5) if name in FINITE else rounded(value)
+                for name, value in zip(METRICS, means, strict=True)
+            },
             "gamma": gammas(state),
             "sigma_max": largest_sigma(state),
+            "sigma_drift": sigma_drift((state.generator, state.discriminator)),
         }
+        if config.loss.kind != "hinge":
+            row.update(dict.fromkeys(MARGINS))
         self.step, self.started_at, self.total = state.step, time.perf_counter(), None
         return row
 

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from ganctl import checkpoint, ema
 from ganctl.config import Config
 from ganctl.data.batches import Batches
-from ganctl.errors import CheckpointError, DivergedError, StoppedError
-from ganctl.journal import Row
+from ganctl.errors import AlarmError, CheckpointError, DivergedError, StoppedError
+from ganctl.health import Checkup, Diagnosis, gradient_norm, score_figures
+from ganctl.journal import Journal, Row
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
-from ganctl.metrics import METRICS, Meter
+from ganctl.metrics import D_METRICS, FINITE, Meter
 from ganctl.models.spectral import power_iterate
 from ganctl.noise import noise
 from ganctl.previews import save_preview
@@ -50,9 +52,9 @@ def train(
 ) -> None:
     """Train to config.train.steps, writing metrics, previews and checkpoints into `run`.
 
-    Raises StoppedError after a signal, DivergedError at a value that is not finite once
-    config.train.rollbacks are used up, and StorageError if checkpoints cannot be saved; what was
-    saved before is untouched.
+    Raises StoppedError after a signal, AlarmError at a disease if config.health.on_alarm is stop,
+    DivergedError at a value that is not finite once config.train.rollbacks are used up, and
+    StorageError if checkpoints cannot be saved; what was saved before is untouched.
     """
     saver = Saver(run, config, batches.device, data)
     while state.step < config.train.steps:
@@ -73,7 +75,9 @@ def _train_on(
     stop: StopRequest,
 ) -> None:
     every, last_step = config.train, config.train.steps
+    alarm: Diagnosis | None = None  # that ends the run
     meter = Meter(state.step)
+    checkup = Checkup(config, batches, state.generator.n_classes, saver.run.journal.rows())
     while state.step < last_step:
         meter.add(train_step(state, batches, config))
         watcher.stepped(state.step)
@@ -82,8 +86,10 @@ def _train_on(
         if ending or state.step % every.log_every == 0:
             row = meter.read(state, config, batches.device)
             check_finite(row, state, saver)
-            saver.run.journal.measure(row)
-            watcher.measured(row)
+            begun = checkup.complete(row, state.generator_ema)
+            report(row, begun, saver.run.journal, watcher)
+            if begun and config.health.on_alarm == "stop":
+                alarm, ending = begun[0], True
         if ending or state.step % every.preview_every == 0:
             save_preview(state, config, saver.run, batches.device)
         due = ending or stop.take_save_request() or saver.due(state.step)
@@ -92,20 +98,26 @@ def _train_on(
         if stopped_by is not None and state.step < last_step:
             hint = f"go on with: ganctl resume {saver.run.folder}"
             raise StoppedError(f"stopped and saved at step {state.step:,}", hint, stopped_by)
+        if alarm is not None and state.step < last_step:
+            hint = f"{alarm.advice}; `ganctl resume {saver.run.folder}` goes on all the same"
+            raise AlarmError(f"stopped and saved at step {state.step:,}, {alarm}", hint)
 
 
 def train_step(state: TrainState, batches: Batches, config: Config) -> Tensor:
-    """Update D `d_steps_per_g` times, then G once: SAGAN section 4. (4,): METRICS."""
+    """Update D `d_steps_per_g` times, then G once: SAGAN section 4. (10,): METRICS.
+
+    Those of D are of its last update.
+    """
     set_rates(state, config)
     d_steps = config.optim.d_steps_per_g
     for update in range(state.step * d_steps, (state.step + 1) * d_steps):
         d_metrics = update_discriminator(state, batches, config, update)
-    g_loss = update_generator(state, batches.device, config)
+    g_metrics = update_generator(state, batches.device, config)
     state.step += 1
     images = state.step * d_steps * config.optim.batch_size
     decay = ema.decay(config.optim.ema_half_life, images, config.optim.batch_size)
     ema.update(state.generator_ema, state.generator, decay)
-    return torch.stack([d_metrics[0], g_loss, d_metrics[1], d_metrics[2]])
+    return torch.cat([d_metrics, g_metrics])
 
 
 def set_rates(state: TrainState, config: Config) -> None:
@@ -121,11 +133,11 @@ def set_rates(state: TrainState, config: Config) -> None:
 def update_discriminator(
     state: TrainState, batches: Batches, config: Config, update: int
 ) -> Tensor:
-    """One Adam step of D on real and detached fake images. (3,): loss, mean real and fake score."""
+    """One Adam step of D on real and detached fake images. (8,): D_METRICS."""
     discriminator, optim, n_classes = state.discriminator, config.optim, state.generator.n_classes
     size = optim.batch_size // optim.grad_accumulation
     power_iterate(discriminator)
-    metrics = torch.zeros(3, device=batches.device)
+    metrics = torch.zeros(len(D_METRICS) - 1, device=batches.device)
     for part in range(optim.grad_accumulation):
         position = update * optim.batch_size + part * size
         real, labels = batches.at(position, size), batches.labels_at(position, size)
@@ -139,18 +151,20 @@ def update_discriminator(
         loss = LOSSES[config.loss.kind].discriminator(real_scores, fake_scores)
         penalty = penalties(discriminator, real, fake, labels, config, update, part)
         state.d_scaler.scale((loss + penalty) / optim.grad_accumulation).backward()
-        means = torch.stack([loss, real_scores.mean(), fake_scores.mean()])
-        metrics += means.detach() / optim.grad_accumulation
+        means = torch.stack([loss, real_scores.mean(), fake_scores.mean()]).detach()
+        figures = torch.cat([means, score_figures(real_scores, fake_scores)])
+        metrics += figures / optim.grad_accumulation
+    gradient = gradient_norm(discriminator, state.d_scaler)
     _step(state.d_optimizer, state.d_scaler)
-    return metrics
+    return torch.cat([metrics, gradient])
 
 
 def update_generator(state: TrainState, device: torch.device, config: Config) -> Tensor:
-    """One Adam step of G through a frozen D, with noise of its own. (): the loss."""
+    """One Adam step of G through a frozen D, with noise of its own. (2,): G_METRICS."""
     optim, n_classes = config.optim, state.generator.n_classes
     size = optim.batch_size * optim.g_batch_multiple // optim.grad_accumulation
     power_iterate(state.generator)
-    total = torch.zeros((), device=device)
+    total = torch.zeros(1, device=device)
     with frozen(state.discriminator):
         for part in range(optim.grad_accumulation):
             given = noise(config, n_classes, size, device, "g", state.rollbacks, state.step, part)
@@ -159,8 +173,9 @@ def update_generator(state: TrainState, device: torch.device, config: Config) ->
             loss = LOSSES[config.loss.kind].generator(fake_scores)
             state.g_scaler.scale(loss / optim.grad_accumulation).backward()
             total += loss.detach() / optim.grad_accumulation
+    gradient = gradient_norm(state.generator, state.g_scaler)
     _step(state.g_optimizer, state.g_scaler)
-    return total
+    return torch.cat([total, gradient])
 
 
 def penalties(
@@ -207,9 +222,21 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
+def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher) -> None:
+    """Write `row` down and show it, with a word on each disease that begins with it."""
+    journal.measure(row)
+    watcher.measured(row)
+    for diagnosis in begun:
+        log.warning("%s; %s", diagnosis, diagnosis.advice)
+        journal.record("alarm", row["step"], **asdict(diagnosis))
+    if row["alarms"] != journal.alarms:
+        journal.alarms = row["alarms"]
+        journal.set_status("running", row["step"])
+
+
 def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
     """DivergedError if a loss or score of `row` is not finite."""
-    for name in METRICS:
+    for name in FINITE:
         if not math.isfinite(row[name]):
             raise saver.diverged(f"{name} is {row[name]}", state.step, state.payload())
 

@@ -232,7 +232,10 @@ def python(code: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["presets"]])
+NO_TORCH = [["--help"], ["--version"], ["train", "--help"], ["plot", "--help"], ["presets"]]
+
+
+@pytest.mark.parametrize("command", NO_TORCH)
 def test_what_needs_no_torch_does_not_import_it(command: list[str]) -> None:
     code = (
         f"import sys; from ganctl.cli.app import main; assert main({command!r}) == 0;"
@@ -247,6 +250,7 @@ def test_decoding_workers_do_not_import_torch() -> None:
 
 
 def test_the_help_shows_examples(capsys: Capture) -> None:
-    for command in ("train", "resume", "sample", "inspect-sn", "inspect-attention", "presets"):
+    commands = ("train", "resume", "sample", "inspect-sn", "inspect-attention", "plot", "presets")
+    for command in commands:
         assert main([command, "--help"]) == 0
         assert f" ganctl {command}" in capsys.readouterr().out

@@ -70,6 +70,7 @@ MISTAKES = {
     "optim:\n  lr_decay: [5, 5]\n": ("optim.lr_decay is [5, 5], but it is a step and a later one", None),
     "optim:\n  lr_decay: [0, 100]\n": ("the rates are zero from step 100 on", None),
     "model:\n  architecture: resnet\n": ("the setting model.conditional is missing", None),
+    "health:\n  on_alarm: loud\n": ("mine.yaml:3: health.on_alarm is 'loud', but it should be 'warn' or 'stop'", None),
     "optim:\n  grad_accumulation: 3\n": ("optim.batch_size 64 cannot be split into", None),
 }  # fmt: skip
 
@@ -151,6 +152,12 @@ def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     file.write_bytes("a: 1".encode("utf-16"))
     with pytest.raises(ConfigError, match="not UTF-8"):
         strict_yaml.read_file(file)
+
+
+def test_a_configuration_from_before_alarms_warns() -> None:
+    settings = presets.load("faces32").model_dump()
+    del settings["health"]
+    assert config.validate(settings, {}).health.on_alarm == "warn"
 
 
 def test_no_setting_is_dead() -> None:

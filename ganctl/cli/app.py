@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import ganctl
-from ganctl.cli import inspect_attention, inspect_sn, presets, resume, sample, train
+from ganctl.cli import inspect_attention, inspect_sn, plot, presets, resume, sample, train
 from ganctl.errors import GanctlError, StoppedError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("resume")(resume.resume)
 app.command("sample")(sample.sample)
 app.command("inspect-sn")(inspect_sn.inspect_sn)
 app.command("inspect-attention")(inspect_attention.inspect_attention)
+app.command("plot")(plot.plot)
 app.command("presets")(presets.presets)
 
 

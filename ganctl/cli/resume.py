@@ -14,6 +14,9 @@ def resume(
         int | None, typer.Option(help="Train to this step instead of the run's last one.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
+    ] = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, exactly as if it had never stopped.
 
@@ -25,4 +28,4 @@ def resume(
     from ganctl import runs
     from ganctl.cli import training
 
-    training.resume(runs.find(run), device, steps)
+    training.resume(runs.find(run), device, steps, tensorboard)

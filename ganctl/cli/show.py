@@ -129,20 +129,22 @@ class LivePanel:
 
     def _panel(self) -> Panel:
         figures = Table.grid(padding=(0, 2))
-        numbers = summary(self._row) if self._row else {"first figures": "soon"}
+        numbers = summary(self._row) | health(self._row) if self._row else {"first figures": "soon"}
         step = int(self._bar.tasks[0].completed)
         upcoming = min(self.last_step, (step // self.save_every + 1) * self.save_every)
         saves = self._saved if step == self.last_step else f"{self._saved}, next at {upcoming:,}"
         pairs = list({**numbers, "saved": saves}.items())
         for left in range(0, len(pairs), 3):
             row = pairs[left : left + 3]
-            figures.add_row(*(cell for name, value in row for cell in (f"[dim]{name}", value)))
+            cells = [(f"[{'bold red' if name == 'alarm' else 'dim'}]{name}", v) for name, v in row]
+            figures.add_row(*(cell for pair in cells for cell in pair))
         return Panel(Group(self._bar, figures), title=plain(self.title), title_align="left")
 
 
-def watcher(
-    title: str, first_step: int, last_step: int, save_every: int
-) -> LivePanel | PlainWatcher:
+ProgressWatcher = LivePanel | PlainWatcher
+
+
+def watcher(title: str, first_step: int, last_step: int, save_every: int) -> ProgressWatcher:
     """What suits stderr: a panel in a terminal, plain lines elsewhere."""
     if console.is_terminal:
         return LivePanel(title, first_step, last_step, save_every)
@@ -162,6 +164,22 @@ def summary(row: dict[str, Any]) -> dict[str, str]:
         shown["gamma"] = " ".join(f"{value:+.3f}" for value in row["gamma"].values())
     if row["sigma_max"] is not None:
         shown["max sigma"] = f"{row['sigma_max']:.2f}"
+    if row["diversity"] is not None:
+        shown["diversity"] = f"{row['diversity']:.2f}"
+    if row["alarms"]:
+        shown["alarm"] = ", ".join(row["alarms"])
+    return shown
+
+
+def health(row: dict[str, Any]) -> dict[str, str]:
+    """More of them, for which a panel has room."""
+    shown = {"spreads": f"{row['real_spread']:.2f} {row['fake_spread']:.2f}"}
+    if row["real_outside"] is not None:
+        shown["outside margins"] = f"{row['real_outside']:.0%} {row['fake_outside']:.0%}"
+    gradients = (row["d_gradient"], row["g_gradient"])
+    shown["gradients D, G"] = " ".join("-" if g is None else f"{g:.2g}" for g in gradients)
+    if row["sigma_drift"] is not None:
+        shown["sigma drift"] = f"{row['sigma_drift']:.3f}"
     return shown
 
 

@@ -32,6 +32,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of all randomness in the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Try one real step, report, and write nothing.")
     ] = False,
@@ -68,4 +71,4 @@ def train(
         from ganctl.cli import training
 
         title = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(preset).stem)
-        training.start(config, device, run, title)
+        training.start(config, device, run, title, tensorboard)

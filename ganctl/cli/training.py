@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from ganctl import checkpoint, presets, runs, state
-from ganctl.cli import show
+from ganctl.cli import event_files, show
+from ganctl.cli.event_files import EventFiles
 from ganctl.config import Config, replace, setting_names, value_of
 from ganctl.data.batches import Batches
 from ganctl.data.labels import Labels, labels_of
 from ganctl.data.packing import PackedImages, pack
 from ganctl.data.sources import NAMED, Source, open_source
 from ganctl.errors import (
+    AlarmError,
     CheckpointError,
     ConfigError,
     DataError,
@@ -34,13 +36,18 @@ from ganctl.train import train
 FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
     "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",
     "train.keep_checkpoints", "train.keep_every", "train.rollbacks", "train.steps",
+    "health.on_alarm",
 }  # fmt: skip
 SHOWN_SKIPPED = 5  # unreadable files named on the terminal; the cache's index lists all
 
 
-def start(config: Config, device_name: str, folder: Path | None, title: str) -> None:
+def start(
+    config: Config, device_name: str, folder: Path | None, title: str, tensorboard: bool = False
+) -> None:
     """Train a new run from its first step."""
     runs.check_free(folder)
+    if tensorboard:
+        event_files.need_tensorboard()
     device = choose_device(device_name)
     prepare(device)
     config = settle(config, device)
@@ -49,11 +56,13 @@ def start(config: Config, device_name: str, folder: Path | None, title: str) -> 
         trained = state.create(config, device, len(labels.classes))
     run = runs.create(folder, title, config)
     save_reals(packed.images[:PREVIEWS], run)
-    _train(trained, config, run, packed, labels, device)
+    _train(trained, config, run, packed, labels, device, tensorboard)
 
 
-def resume(run: Run, device_name: str, steps: int | None) -> None:
+def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool = False) -> None:
     """Go on from the newest whole checkpoint of `run`, to `steps` if given."""
+    if tensorboard:
+        event_files.need_tensorboard()
     run.lock()
     run.sweep()
     path = run.newest_checkpoint()
@@ -90,7 +99,7 @@ def resume(run: Run, device_name: str, steps: int | None) -> None:
     run.write_config(settings)
     run.journal.cut_metrics(step)
     show.note(f"going on with {run.folder} from step {step:,}")
-    _train(trained, settings, run, packed, labels, device)
+    _train(trained, settings, run, packed, labels, device, tensorboard)
 
 
 def _train(
@@ -100,6 +109,7 @@ def _train(
     packed: PackedImages,
     labels: Labels,
     device: torch.device,
+    tensorboard: bool,
 ) -> None:
     """Train to the end or to a signal, and say where everything is."""
     classes = f" of {len(labels.classes):,} classes" if labels.classes else ""
@@ -108,9 +118,10 @@ def _train(
         f" {config.train.precision}, {config.train.steps:,} steps"
     )
     data = describe_data(config, packed, labels)
-    watcher = show.watcher(
+    shown = show.watcher(
         str(run.folder), trained.step, config.train.steps, config.train.checkpoint_every
     )
+    watcher = EventFiles(shown, run.folder, trained.step) if tensorboard else shown
     batches = make_batches(packed, labels, config, device)
     run.journal.set_status("running", trained.step)
     run.journal.record("started", trained.step, pid=os.getpid(), steps=config.train.steps)
@@ -118,7 +129,7 @@ def _train(
         with StopRequest() as stop, watcher, out_of_memory_explained(config):
             train(trained, batches, config, run, data, watcher, stop)
     except Exception as error:
-        outcome = "stopped" if isinstance(error, StoppedError) else "failed"
+        outcome = "stopped" if isinstance(error, StoppedError | AlarmError) else "failed"
         code = error.exit_code if isinstance(error, GanctlError) else 1
         run.journal.set_status(outcome, trained.step, str(error), code)
         run.journal.record(outcome, trained.step, reason=str(error))

@@ -1,0 +1,176 @@
+"""Which alarm a run raises, and when: healthy runs none, and runs that are ill on purpose theirs.
+
+python -m benchmarks.health                       all of them, 800 steps each
+python -m benchmarks.health --steps 2000 --cases seed-0 seed-1 seed-2
+python -m benchmarks.health --rows DIR            and keep each run's metrics.jsonl there
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ganctl import presets, runs, runtime, state
+from ganctl.config import Config, replace
+from ganctl.data.batches import Batches
+from ganctl.data.packing import pack
+from ganctl.data.sources import open_source
+from ganctl.journal import Row
+from ganctl.state import TrainState
+from ganctl.stopping import StopRequest
+from ganctl.strict_yaml import Value
+from ganctl.train import train
+
+DISEASES = ("mode collapse", "discriminator overpowers")
+
+
+def constant_noise(trained: TrainState) -> None:
+    """Whatever the latents, both generators are given ones."""
+    for generator in (trained.generator, trained.generator_ema):
+        generator.register_forward_pre_hook(
+            lambda _, given: (torch.ones_like(given[0]), *given[1:])
+        )
+
+
+def frozen_discriminator(trained: TrainState) -> None:
+    """D stays as it was drawn."""
+    trained.d_optimizer.param_groups[0]["lr"] = 0.0
+
+
+def unharmed(_: TrainState) -> None:
+    """A healthy run."""
+
+
+class Case(NamedTuple):
+    """One run."""
+
+    preset: str
+    changes: dict[str, Value]
+    harm: Callable[[TrainState], None] = unharmed
+
+
+SMALL_SNGAN: dict[str, Value] = {
+    "data.source": "faces", "model.width": 32, "optim.batch_size": 32, "train.log_every": 50,
+}  # fmt: skip
+CASES = {
+    "seed-0": Case("faces32", {"train.seed": 0}),
+    "seed-1": Case("faces32", {"train.seed": 1}),
+    "seed-2": Case("faces32", {"train.seed": 2}),
+    "no-spectral-norm": Case(
+        "faces32",
+        {"model.g_spectral_norm": False, "model.d_spectral_norm": False, "optim.d_lr": 8e-3},
+    ),
+    "constant-noise": Case("faces32", {}, constant_noise),
+    "frozen-d": Case("faces32", {}, frozen_discriminator),
+    "non-saturating": Case("faces32", {"loss.kind": "nonsaturating"}),
+    "non-saturating-no-spectral-norm": Case(
+        "faces32",
+        {
+            "model.g_spectral_norm": False, "model.d_spectral_norm": False, "optim.d_lr": 8e-3,
+            "loss.kind": "nonsaturating",
+        },
+    ),
+    "wasserstein": Case("faces32", {"loss.kind": "wasserstein"}),
+    "five-d-steps-residual": Case("sngan-cifar10", SMALL_SNGAN),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Train each case and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    results = {}
+    for name in chosen.cases:
+        started_at = time.perf_counter()
+        rows = rows_of(CASES[name], chosen.steps, chosen.device)
+        print(f"{name}: {time.perf_counter() - started_at:.0f} s", file=sys.stderr)
+        if chosen.rows:
+            chosen.rows.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (chosen.rows / f"{name}.jsonl").write_text(text)
+        results[name] = summary(rows)
+    if chosen.json:
+        print(json.dumps({"steps": chosen.steps, "runs": results}))
+        return
+    table = Table(title=f"{chosen.steps} steps; figures are means of the last five rows")
+    for column in ("run", *next(iter(results.values()))):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for name, cells in results.items():
+        table.add_row(name, *(str(cell) for cell in cells.values()))
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def rows_of(case: Case, steps: int, device_name: str) -> list[Row]:
+    """What the run writes into metrics.jsonl."""
+    device = runtime.choose_device(device_name)
+    runtime.prepare(device)
+    config = replace(presets.load(case.preset), {**case.changes, "train.steps": steps})
+    config = replace(config, {
+        "train.precision": runtime.choose_precision(config.train.precision, device),
+        "train.checkpoint_every": steps,
+    })  # fmt: skip
+    trained = state.create(config, device)
+    case.harm(trained)
+    with tempfile.TemporaryDirectory() as folder:
+        run = runs.create(Path(folder) / "run", "health", config)
+        train(trained, batches_of(config, device), config, run, {}, Silent(), StopRequest())
+        return run.journal.rows()
+
+
+def batches_of(config: Config, device: torch.device) -> Batches:
+    """The images of `config`, decoded once into the cache."""
+    source = open_source(config.data.source, config.data.resolution)
+    packed = pack(source, config.data.resolution, config.data.crop, lambda done, total: None)
+    data = config.data
+    return Batches(
+        packed.images, seed=config.train.seed, flip=data.flip, dequantize=data.dequantize,
+        device=device,
+    )  # fmt: skip
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """The step of each disease's first alarm, and how the run stood at its end."""
+    first = {
+        disease: next((row["step"] for row in rows if disease in row["alarms"]), "-")
+        for disease in DISEASES
+    }
+    names = ("d_loss", "real_outside", "fake_outside", "d_gradient", "g_gradient")
+    return {
+        **first,
+        **{name: mean(rows[-5:], name) for name in ("diversity", *names, "sigma_drift")},
+    }
+
+
+def mean(rows: Sequence[Row], name: str) -> str:
+    """Of the rows that have the figure, for the table."""
+    values = [row[name] for row in rows if row[name] is not None]
+    return f"{sum(values) / len(values):.3g}" if values else "-"
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def stepped(self, step: int) -> None: ...
+
+    def measured(self, row: Row) -> None: ...
+
+    def saved(self, step: int, path: str) -> None: ...
+
+
+if __name__ == "__main__":
+    main()

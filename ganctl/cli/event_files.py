@@ -1,0 +1,74 @@
+"""A run's figures as TensorBoard's event files, beside whatever else shows them."""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ganctl.cli import show
+from ganctl.errors import ConfigError
+
+FOLDER = "tensorboard"  # below the run's
+log = logging.getLogger("ganctl")
+
+
+def need_tensorboard() -> None:
+    """Raise ConfigError if it is not installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        hint = "pip install 'ganctl[tensorboard]'"
+        raise ConfigError("--tensorboard needs tensorboard, which is not installed", hint) from None
+
+
+class EventFiles:
+    """A watcher that writes the numbers of each row, and passes on all that it is told.
+
+    Like all that a run writes beside its checkpoints they cannot end it: what fails is said once.
+    """
+
+    def __init__(
+        self, shown: show.LivePanel | show.PlainWatcher, run: Path, first_step: int
+    ) -> None:
+        """`tensorboard --logdir` hides what an earlier start wrote after `first_step`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.shown, self._failed = shown, False
+        purge = first_step + 1 if first_step else None
+        self._writer = SummaryWriter(str(run / FOLDER), purge_step=purge)
+
+    def __enter__(self) -> "EventFiles":
+        self.shown.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.shown.__exit__(*exception)
+        with suppress(OSError):
+            self._writer.close()
+
+    def stepped(self, step: int) -> None:
+        self.shown.stepped(step)
+
+    def measured(self, row: dict[str, Any]) -> None:
+        self.shown.measured(row)
+        if self._failed:
+            return
+        try:
+            for name, value in numbers(row).items():
+                self._writer.add_scalar(name, value, row["step"])
+            self._writer.flush()
+        except OSError as error:
+            log.warning("TensorBoard's files cannot be written: %s", error.strerror or error)
+            self._failed = True
+
+    def saved(self, step: int, path: str) -> None:
+        self.shown.saved(step, path)
+
+
+def numbers(row: dict[str, Any]) -> dict[str, float]:
+    """The figures of a row that it has, those of blocks as gamma/BLOCK, diseases as alarm/NAME."""
+    flat = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    flat.update({f"gamma/{block}": value for block, value in row["gamma"].items()})
+    flat.update({f"alarm/{name.replace(' ', '-')}": 1.0 for name in row["alarms"]})
+    del flat["step"]
+    return flat

@@ -1,0 +1,49 @@
+"""`ganctl plot`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ganctl.errors import ConfigError, StorageError
+
+
+def plot(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN...", help="Runs' folders.  (default: the newest run)"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture, a .png file.")] = Path("curves.png"),
+    force: Annotated[bool, typer.Option("--force", help="Replace what --out names.")] = False,
+) -> None:
+    """Draw losses, scores, health, sigma and gamma of one or more runs into a picture.
+
+    \b
+    ganctl plot
+    ganctl plot runs/faces32-001 runs/faces32-002 --out both.png
+    """
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out is {out}, but curves are drawn into a .png file")
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists", hint="--force replaces it")
+
+    from ganctl import curves, runs
+    from ganctl.cli import show
+
+    curves.need_matplotlib()
+    rows = {}
+    for run in [runs.find(source) for source in sources] if sources else [runs.find(None)]:
+        name = show.plain(run.folder)
+        rows[name] = run.journal.rows()
+        if not rows[name]:
+            hint = "a run writes them every train.log_every steps"
+            raise ConfigError(f"{run.folder} has no figures in metrics.jsonl yet", hint)
+    temporary = out.with_name(f".tmp-{out.name}")
+    try:
+        temporary.write_bytes(curves.draw(rows))
+        temporary.replace(out)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    show.result(str(out))
