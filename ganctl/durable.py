@@ -1,6 +1,8 @@
 """Files that are complete, or absent, also after a power cut."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,3 +23,17 @@ def write_text(path: Path, text: str) -> None:
     temporary.write_text(text)
     sync(temporary)
     temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to; in the end it becomes `path`, after an error it is gone.
+
+    For what is not worth waiting for the disk: it survives a kill, not a power cut.
+    """
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

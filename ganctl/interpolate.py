@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ganctl.config import Precision
+from ganctl.durable import replacing
 from ganctl.errors import ConfigError
 from ganctl.models import Generator
 from ganctl.models.folding import fold
@@ -89,14 +90,9 @@ def write_way(rows: Iterable[np.ndarray], out: Path) -> None:
         save_png(grid(images, columns=len(parts[0])), out)
         return
     frames = [Image.fromarray(image) for image in images]
-    temporary = out.with_name(f".tmp-{out.name}")
     quality = {"lossless": True} if out.suffix.lower() == ".webp" else {}
-    try:
-        with temporary.open("wb") as file:
-            frames[0].save(
-                file, format=out.suffix[1:].upper(), save_all=True, append_images=frames[1:],
-                duration=FRAME_MS, loop=0, **quality,
-            )  # fmt: skip
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        frames[0].save(
+            file, format=out.suffix[1:].upper(), save_all=True, append_images=frames[1:],
+            duration=FRAME_MS, loop=0, **quality,
+        )  # fmt: skip

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganctl.durable import replacing
+
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8, rounded to the nearest level."""
@@ -39,9 +41,5 @@ def png(image: np.ndarray) -> bytes:
 
 def save_png(image: np.ndarray, path: Path) -> None:
     """Write (H, W, 3) uint8 to `path`: complete, or not at all."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(png(image))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

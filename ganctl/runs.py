@@ -128,6 +128,11 @@ class Run:
             hint=f"start again: ganctl train --preset {self.folder / 'config.yaml'}",
         )
 
+    def whole_checkpoints(self) -> list[Path]:
+        """All checkpoints of this run that are whole, the oldest first."""
+        paths = [path for _, path in reversed(self._saved())]
+        return [path for path in paths if self._wrote(path, checkpoint.verify)]
+
     def _saved(self) -> list[tuple[int, Path]]:
         """Steps and files of what looks like a checkpoint, the newest first."""
         files = [(CHECKPOINT.fullmatch(p.name), p) for p in self.checkpoints.glob("step-*.pt")]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ganctl.config import Precision
+from ganctl.durable import replacing
 from ganctl.errors import ConfigError
 from ganctl.models import Generator
 from ganctl.models.folding import fold
@@ -110,17 +111,12 @@ def write(
     if out.suffix.lower() == ".png":
         save_png(grid(np.concatenate([batch.images for batch in batches]), columns), out)
         return
-    temporary = out.with_name(f".tmp-{out.name}")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            if out.suffix.lower() == ".npz":
-                _write_arrays(batches, n, archive)
-            else:
-                for point, image in _singly(batches):
-                    archive.writestr(_name(point, classes), png(image))
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        if out.suffix.lower() == ".npz":
+            _write_arrays(batches, n, archive)
+        else:
+            for point, image in _singly(batches):
+                archive.writestr(_name(point, classes), png(image))
 
 
 def _write_arrays(batches: Iterable[Batch], n: int, archive: zipfile.ZipFile) -> None:

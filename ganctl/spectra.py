@@ -1,18 +1,24 @@
-"""The singular values of a network's layers, by exact linear algebra. Nothing is changed."""
+"""What a network's weights do, by exact linear algebra. Nothing is changed."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ganctl.lipschitz import Piece
+from ganctl.models import Discriminator, Generator, convnet, resnet
 from ganctl.models.attention import SelfAttention
+from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import normalized_weights
+from ganctl.operator_norms import Bounds, zero_padded_bounds
 
 
 @dataclass(frozen=True)
 class LayerSpectrum:
-    """What is known of one layer with weights, its weight seen as (C_out, the rest)."""
+    """What is known of one layer, its weight seen as (C_out, the rest)."""
 
     network: str  # "g" or "d"
     layer: str
@@ -22,14 +28,9 @@ class LayerSpectrum:
     singular_values: list[float]  # of the raw weight W, largest first
     sigma_in_use: float  # largest singular value of the weight that the layer computes with
     stable_rank: float  # |W|_F^2 / sigma^2: how many directions the weight really uses
+    side: int | None  # of the maps that a convolution is applied to; None of other layers
+    norm: Bounds  # of the weight in use, as a map of whole images or vectors
     gamma: float | None  # of the attention block whose output layer this is; else None
-
-    @property
-    def ratio(self) -> float | None:
-        """Estimated over exact sigma: 1 if power iteration has converged, never above it."""
-        return (
-            None if self.sigma_estimate is None else self.sigma_estimate / self.singular_values[0]
-        )
 
     @property
     def error(self) -> float:
@@ -37,35 +38,91 @@ class LayerSpectrum:
         return abs(self.sigma_in_use - 1) if self.normalized else 0.0
 
 
+class Snapshot(NamedTuple):
+    """All that is known of one checkpoint's weights."""
+
+    path: str
+    step: int
+    layers: list[LayerSpectrum]
+    chains: dict[str, list[Piece]]  # of each network, if its convolutions were looked at as maps
+
+
 @torch.no_grad()
-def layer_spectra(network: nn.Module, name: str, top_k: int) -> Iterator[LayerSpectrum]:
-    """One entry for each convolution, linear layer and normalised table."""
+def layer_spectra(
+    network: nn.Module, name: str, sides: dict[str, int] | None = None
+) -> Iterator[LayerSpectrum]:
+    """One entry for each convolution, linear layer and normalised table.
+
+    `sides` are those of `map_sides`; without them no convolution is looked at as a map of images,
+    which takes most of the time, and its norm is that of the reshaped weight.
+    """
     norms = {layer: (raw, norm) for layer, raw, norm in normalized_weights(network)}
     gammas = {
         f"{layer}.output": module.gamma.item()
         for layer, module in network.named_modules()
         if isinstance(module, SelfAttention)
     }
-    for layer, module in network.named_modules():
-        if not (isinstance(module, nn.Conv2d | nn.Linear) or layer in norms):
-            continue
-        raw, norm = norms.get(layer, (module.weight, None))
+    for layer, weight in weighted_layers(network):
+        raw, norm = norms.get(layer, (weight, None))
         values = singular_values(raw)
+        estimate = None if norm is None else norm.sigma(raw).item()
+        in_use = values[0].item() / (1 if estimate is None else estimate)
+        side = None if sides is None else sides.get(layer)
         yield LayerSpectrum(
             network=name,
             layer=layer,
             shape=tuple(raw.shape),
             normalized=norm is not None,
-            sigma_estimate=None if norm is None else norm.sigma(raw).item(),
-            singular_values=values[:top_k].tolist(),
-            sigma_in_use=values[0].item()
-            if norm is None
-            else singular_values(module.weight)[0].item(),
+            sigma_estimate=estimate,
+            singular_values=values.tolist(),
+            sigma_in_use=in_use,
             stable_rank=(values.square().sum() / values[0].square()).item(),
+            side=side,
+            norm=Bounds(in_use, in_use)
+            if side is None
+            else zero_padded_bounds(weight, side, in_use),
             gamma=gammas.get(layer),
         )
+
+
+def weighted_layers(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Convolutions, linear layers, and what else is normalised, with their weights in use."""
+    normalized = {layer for layer, _, _ in normalized_weights(network)}
+    layers: list[tuple[str, Tensor]] = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding) and (
+            name in normalized or not isinstance(module, nn.Embedding)
+        ):
+            layers.append((name, module.weight))
+    return layers
 
 
 def singular_values(weight: Tensor) -> Tensor:
     """(min(C_out, rest),) float64, largest first."""
     return torch.linalg.svdvals(weight.detach().flatten(1).double())
+
+
+def map_sides(network: Generator | Discriminator, resolution: int) -> dict[str, int]:
+    """The side of the maps that each convolution is applied to: after up-sampling, before pooling.
+
+    Found by following shapes through a copy without values.
+    """
+    shapes = copy.deepcopy(network).to("meta").eval()
+    sides: dict[str, int] = {}
+
+    def record(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+            sides[layer] = inputs[0].shape[-1] * (2 if isinstance(module, UpsampleConv2d) else 1)
+
+        return hook
+
+    for layer, module in shapes.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(record(layer))
+    labels = torch.zeros(1, dtype=torch.long, device="meta")
+    with torch.no_grad():
+        if isinstance(shapes, convnet.Generator | resnet.Generator):
+            shapes(torch.empty(1, shapes.latent_dim, device="meta"), labels)
+        else:
+            shapes(torch.empty(1, 3, resolution, resolution, device="meta"), labels)
+    return sides

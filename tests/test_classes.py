@@ -110,7 +110,9 @@ def test_inspect_sn_sees_the_table_of_the_projection_and_not_those_of_batch_norm
     run: Path, capsys: Capture
 ) -> None:
     assert main(["inspect-sn", "run", "--json"]) == 0
-    layers = {f"{x['network']}.{x['layer']}": x for x in json.loads(capsys.readouterr().out)}
+    layers = {
+        f"{x['network']}.{x['layer']}": x for x in json.loads(capsys.readouterr().out)["layers"]
+    }
     assert layers["d.projection"]["shape"] == [3, 8]
     assert layers["d.projection"]["normalized"]
     assert not [name for name in layers if "norm1" in name or "scale" in name]

@@ -1,6 +1,7 @@
 """The commands as a user types them: exit codes, whole messages, what goes where."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -81,22 +82,25 @@ def test_averaged_and_raw_weights_and_seeds_are_options(run: Path) -> None:
     assert not np.array_equal(images["ema"], images["cut"])
 
 
-def test_inspect_sn_as_json_is_one_object_a_layer_and_nothing_else(
+def test_inspect_sn_as_json_has_one_object_a_layer_and_all_singular_values(
     run: Path, capsys: Capture
 ) -> None:
     before = tree(run)
-    assert main(["inspect-sn", "run", "--json", "--top-k", "3"]) == 0
-    out, err = capsys.readouterr()
-    layers = json.loads(out)
-    assert err == ""
+    assert main(["inspect-sn", "run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"checkpoint", "step", "layers", "lipschitz"}
+    layers = found["layers"]
     assert tree(run) == before
     assert {layer["network"] for layer in layers} == {"g", "d"}
     for layer in layers:
         assert set(layer) == {
             "network", "layer", "shape", "normalized", "sigma_estimate", "singular_values",
-            "sigma_in_use", "stable_rank", "gamma",
+            "sigma_in_use", "stable_rank", "side", "norm_lower", "norm_upper", "gamma",
         }  # fmt: skip
         assert layer["singular_values"] == sorted(layer["singular_values"], reverse=True)
+        assert len(layer["singular_values"]) == min(
+            layer["shape"][0], math.prod(layer["shape"][1:])
+        )
         assert layer["normalized"]
         assert layer["sigma_in_use"] == pytest.approx(
             layer["singular_values"][0] / layer["sigma_estimate"], rel=1e-4
@@ -114,7 +118,9 @@ def test_networks_without_spectral_norm_train_and_are_listed(photos: Path, capsy
     assert main(["train", "--data", str(photos), *TINY, *off]) == 0
     capsys.readouterr()
     assert main(["inspect-sn", "plain", "--json"]) == 0
-    normalized = {(x["network"], x["normalized"]) for x in json.loads(capsys.readouterr().out)}
+    normalized = {
+        (x["network"], x["normalized"]) for x in json.loads(capsys.readouterr().out)["layers"]
+    }
     assert normalized == {("g", False), ("d", True)}
 
 

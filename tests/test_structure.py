@@ -14,8 +14,8 @@ LAYERS = [
     {"config"},
     {"presets", "runtime", "losses", "pictures"},
     {"noise"},
-    {"models"},
-    {"ema", "data", "checkpoint"},
+    {"models", "operator_norms"},
+    {"lipschitz", "ema", "data", "checkpoint"},
     {"journal"},
     {"runs"},
     {"state"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"saving", "metrics", "previews"},
     {"train", "sample", "spectra", "curves"},
     {"interpolate", "attention_maps"},
-    {"attention_sheet"},
+    {"attention_sheet", "spectra_plot"},
     {"cli"},
 ]
 

@@ -1,15 +1,18 @@
 """`ganctl inspect-sn`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganctl.errors import ConfigError
+from ganctl.durable import replacing
+from ganctl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from ganctl.spectra import LayerSpectrum
+    from ganctl.lipschitz import Piece
+    from ganctl.spectra import LayerSpectrum, Snapshot
 
 # One power iteration an update lags behind where singular values lie close together: the layers of
 # healthy runs were seen at up to 1.25. Stale or averaged u and v give far more.
@@ -26,11 +29,24 @@ def inspect_sn(
     ] = None,
     network: Annotated[str, typer.Option(help="d, g or both.")] = "both",
     top_k: Annotated[int, typer.Option(help="Singular values shown for each layer.")] = 5,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="Show all singular values of each layer.")
+    ] = False,
     averaged: Annotated[
         bool, typer.Option("--ema", help="Look at the averaged generator, not the live one.")
     ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="How sigma, stable rank and gamma went over a run.")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="CKPT|RUN", help="Compare with this one.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="X.PNG", help="Draw the spectra, or the history, too.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what --plot names.")] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="A list with one object for each layer.")
+        bool, typer.Option("--json", help="All figures and nothing else, all singular values too.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if a normalised weight is off by too much.")
@@ -41,73 +57,135 @@ def inspect_sn(
 ) -> None:
     """Print each layer's singular values, exactly, beside the estimates that training uses.
 
+    And what a convolution really stretches images by, which lies between two bounds; and for each
+    network the product of its layers' bounds.
+
     \b
     ganctl inspect-sn
     ganctl inspect-sn runs/celeba64-001 --network d --top-k 10
+    ganctl inspect-sn runs/celeba64-001 --history --plot history.png
+    ganctl inspect-sn old.pt --against new.pt
     ganctl inspect-sn ckpt.pt --json | python -m json.tool
     """
     if network not in ("d", "g", "both"):
         raise ConfigError(f"--network is {network!r}, but it must be d, g or both")
     if top_k < 1:
         raise ConfigError(f"--top-k is {top_k}, but it must be at least 1")
+    if history and (against is not None or check):
+        other = "--check" if check else "--against"
+        raise ConfigError(f"--history cannot be combined with {other}")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ConfigError(f"--plot is {plot}, but spectra are drawn into a .png file")
+    if plot is not None and plot.exists() and not force:
+        raise ConfigError(f"{plot} exists", hint="--force replaces it")
 
-    from ganctl import runs
+    from ganctl import curves, runs, spectra_plot
+    from ganctl.cli import show, spectra_tables
+
+    if plot is not None:
+        curves.need_matplotlib()
+    networks = ("g", "d") if network == "both" else (network,)
+    picture: bytes | None = None
+    if history:
+        snapshots = _history(source, networks, averaged)
+        if json:
+            show.result_json([_plain(snapshot) for snapshot in snapshots])
+        else:
+            spectra_tables.print_history(snapshots)
+        picture = spectra_plot.draw_history(snapshots) if plot else None
+    else:
+        paths = [runs.find_checkpoint(source)]
+        paths += [runs.find_checkpoint(against)] if against is not None else []
+        found = [_look(path, networks, averaged, as_maps=against is None) for path in paths]
+        if json:
+            show.result_json(_plain(found[0]) if against is None else [_plain(s) for s in found])
+        elif against is not None:
+            spectra_tables.print_comparison(*found)
+        else:
+            spectra_tables.print_layers(found[0], None if spectrum else top_k)
+        picture = spectra_plot.draw_spectra(found) if plot else None
+        if check:
+            _check(found[0].layers, tolerance)
+    if plot is not None and picture is not None:
+        _save(picture, plot)
+
+
+def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) -> "Snapshot":
+    """One checkpoint; `as_maps` also asks for what convolutions stretch whole images by."""
     from ganctl.cli import show
-    from ganctl.spectra import layer_spectra
+    from ganctl.lipschitz import pieces
+    from ganctl.spectra import Snapshot, layer_spectra, map_sides, weighted_layers
     from ganctl.state import load_networks
 
-    path = runs.find_checkpoint(source)
-    networks, saved = load_networks(path)
-    generator = networks.generator_ema if averaged else networks.generator
-    chosen = {"g": generator, "d": networks.discriminator}
-    layers = [
-        spectrum
-        for name in (["g", "d"] if network == "both" else [network])
-        for spectrum in layer_spectra(chosen[name], name, top_k)
-    ]
-    if json:
-        show.result_json([asdict(layer) for layer in layers])
-    else:
-        _print_table(layers, f"{path}, step {saved.step:,}")
+    loaded, saved = load_networks(path)
+    generator = loaded.generator_ema if averaged else loaded.generator
+    chosen = {"g": generator, "d": loaded.discriminator}
+    total = sum(len(weighted_layers(chosen[name])) for name in networks)
+    layers: list[LayerSpectrum] = []
+    chains: dict[str, list[Piece]] = {}
+    with show.ProgressBar("inspecting", patience=1) as progress:
+        for name in networks:
+            sides = map_sides(chosen[name], saved.config.data.resolution)
+            own = []
+            for layer in layer_spectra(chosen[name], name, sides if as_maps else None):
+                own.append(layer)
+                if as_maps:
+                    progress(len(layers) + len(own), total)
+            if as_maps:
+                norms = {layer.layer: layer.norm.upper for layer in own}
+                chains[name] = pieces(chosen[name], norms, sides)
+            layers += own
+    return Snapshot(str(path), saved.step, layers, chains)
+
+
+def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "list[Snapshot]":
+    """All whole checkpoints of a run, the oldest first."""
+    from ganctl import runs
+    from ganctl.cli import show
+
+    paths = runs.find(source).whole_checkpoints()
+    snapshots = []
+    with show.ProgressBar("inspecting", patience=1) as progress:
+        for number, path in enumerate(paths, 1):
+            snapshots.append(_look(path, networks, averaged, as_maps=False))
+            progress(number, len(paths))
+    return snapshots
+
+
+def _plain(snapshot: "Snapshot") -> dict[str, Any]:
+    from ganctl.lipschitz import product
+
+    layers = []
+    for layer in snapshot.layers:
+        values = asdict(layer)
+        norm = values.pop("norm")
+        layers.append({**values, "norm_lower": norm[0], "norm_upper": norm[1]})
+    chains = {
+        name: {"bound": product(chain), "pieces": [piece._asdict() for piece in chain]}
+        for name, chain in snapshot.chains.items()
+    }
+    return {
+        "checkpoint": snapshot.path, "step": snapshot.step, "layers": layers, "lipschitz": chains,
+    }  # fmt: skip
+
+
+def _check(layers: "Sequence[LayerSpectrum]", tolerance: float) -> None:
+    from ganctl.cli import show
+
     worst = max(layers, key=lambda layer: layer.error)
-    if check and worst.error > tolerance:
+    if worst.error > tolerance:
         show.note(
             f"check failed: {worst.network}.{worst.layer} has norm {worst.sigma_in_use:.3f} in use"
         )
         raise typer.Exit(CHECK_FAILED)
 
 
-def _print_table(layers: "list[LayerSpectrum]", title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _save(picture: bytes, out: Path) -> None:
     from ganctl.cli import show
 
-    table = Table(title=show.plain(title), title_justify="left")
-    table.add_column("layer", no_wrap=True)
-    for name in ("weight", "estimate", "exact", "est/exact", "in use", "stable rank"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("largest singular values")
-    before = layers[0].network
-    for layer in layers:
-        if layer.network != before:
-            table.add_section()
-        before = layer.network
-        estimate = "none" if layer.sigma_estimate is None else f"{layer.sigma_estimate:.4f}"
-        ratio = "-" if layer.ratio is None else f"{layer.ratio:.4f}"
-        table.add_row(
-            f"{layer.network}.{layer.layer}",
-            "x".join(str(size) for size in layer.shape),
-            estimate,
-            f"{layer.singular_values[0]:.4f}",
-            ratio,
-            f"{layer.sigma_in_use:.4f}",
-            f"{layer.stable_rank:.2f}",
-            " ".join(f"{value:.3f}" for value in layer.singular_values),
-        )
-    console = Console(width=None if Console().is_terminal else 160)
-    console.print(table)
-    for layer in layers:
-        if layer.gamma is not None:
-            block = layer.layer.removesuffix(".output")
-            console.print(f"gamma of {layer.network}.{block}: {layer.gamma:+.4f}", highlight=False)
+    try:
+        with replacing(out) as temporary:
+            temporary.write_bytes(picture)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
+    show.note(f"drawn: {out}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ganctl.durable import replacing
 from ganctl.errors import ConfigError, StorageError
 
 
@@ -38,12 +39,9 @@ def plot(
         if not rows[name]:
             hint = "a run writes them every train.log_every steps"
             raise ConfigError(f"{run.folder} has no figures in metrics.jsonl yet", hint)
-    temporary = out.with_name(f".tmp-{out.name}")
     try:
-        temporary.write_bytes(curves.draw(rows))
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            temporary.write_bytes(curves.draw(rows))
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     show.result(str(out))

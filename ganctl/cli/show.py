@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from typing import Any
 
 from rich.console import Console, Group
@@ -44,8 +45,10 @@ def result_json(value: object) -> None:
 class ProgressBar:
     """A bar in a terminal, a line every tenth elsewhere, for work that counts to a known total."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, patience: float = 0) -> None:
+        """`patience`: seconds of work without a word."""
         self.title = title
+        self._speaks_at = time.monotonic() + patience
         self._tenth = 0
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -61,6 +64,8 @@ class ProgressBar:
 
     def __call__(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
+        if time.monotonic() < self._speaks_at:
+            return
         if console.is_terminal:
             self._bar.start()
             self._bar.update(self._task, completed=done, total=total)

@@ -1,0 +1,133 @@
+"""`ganctl inspect-sn` as typed: bounds, histories, comparisons, pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_cli import TINY
+
+from ganctl import checkpoint
+from ganctl.cli.app import main
+from ganctl.spectra import singular_values
+
+Capture = pytest.CaptureFixture[str]
+LAYER = "stages.1.conv"
+
+
+@pytest.fixture
+def run(photos: Path, capsys: Capture) -> Path:
+    """A tiny run in ./run with checkpoints of steps 1, 2 and 3."""
+    every = ["--set", "train.checkpoint_every=1", "--steps", "3"]
+    assert main(["train", "--data", str(photos), *TINY, *every, "--run", "run"]) == 0
+    capsys.readouterr()
+    return Path("run")
+
+
+def as_json(capsys: Capture, *command: str) -> object:
+    assert main(["inspect-sn", *command, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def raw_weight(run: Path, step: int, layer: str) -> torch.Tensor:
+    payload, _ = checkpoint.read(run / "checkpoints" / f"step-{step:09}.pt")
+    weight: torch.Tensor = payload["generator"][f"{layer}.parametrizations.weight.original"]
+    return weight
+
+
+def test_the_table_has_each_layers_norm_as_a_map_and_the_networks_bounds(
+    run: Path, capsys: Capture
+) -> None:
+    assert main(["inspect-sn", "run"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "as a map" in out
+    assert " at 32 " in out
+    for network in "GD":
+        assert f"{network} stretches by at most" in out
+    assert "without its attention blocks, which have no bound" in out
+
+
+def test_the_bound_is_the_product_of_its_pieces(run: Path, capsys: Capture) -> None:
+    found = as_json(capsys, "run")
+    assert isinstance(found, dict)
+    layers = {(x["network"], x["layer"]): x for x in found["layers"]}
+    for name, chain in found["lipschitz"].items():
+        product = 1.0
+        for piece in chain["pieces"]:
+            product *= 1 if piece["bound"] is None else piece["bound"]
+            if (name, piece["name"]) in layers:
+                assert piece["bound"] == layers[name, piece["name"]]["norm_upper"]
+        assert chain["bound"] == pytest.approx(product)
+    for layer in layers.values():
+        assert layer["norm_lower"] <= layer["norm_upper"]
+        assert layer["norm_upper"] >= layer["sigma_in_use"] * (1 - 1e-9)
+
+
+def test_the_history_has_every_checkpoint_and_its_own_figures(run: Path, capsys: Capture) -> None:
+    history = as_json(capsys, "run", "--history", "--network", "g")
+    assert isinstance(history, list)
+    assert [snapshot["step"] for snapshot in history] == [1, 2, 3]
+    for snapshot in history:
+        found = {x["layer"]: x["singular_values"] for x in snapshot["layers"]}
+        exact = singular_values(raw_weight(run, snapshot["step"], LAYER))
+        assert found[LAYER] == pytest.approx(exact.tolist(), rel=1e-6)
+    damaged = run / "checkpoints" / "step-000000002.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    history = as_json(capsys, "run", "--history")
+    assert isinstance(history, list)
+    assert [snapshot["step"] for snapshot in history] == [1, 3]
+    assert main(["inspect-sn", "run", "--history"]) == 0
+    out = capsys.readouterr().out
+    assert "gamma of g.stages.1.attention" in out
+
+
+def test_two_checkpoints_are_compared(run: Path, capsys: Capture) -> None:
+    first = "run/checkpoints/step-000000001.pt"
+    pair = as_json(capsys, first, "--against", "run")
+    assert isinstance(pair, list)
+    assert [snapshot["step"] for snapshot in pair] == [1, 3]
+    assert main(["inspect-sn", first, "--against", "run"]) == 0
+    out = capsys.readouterr().out
+    one, other = (singular_values(raw_weight(run, step, LAYER))[0].item() for step in (1, 3))
+    (line,) = [line for line in out.splitlines() if f"g.{LAYER} " in line]
+    for shown in (f"{one:.4f}", f"{other:.4f}", f"{other / one - 1:+.1%}"):
+        assert shown in line
+
+
+def test_all_singular_values_are_shown_when_asked_for(run: Path, capsys: Capture) -> None:
+    values = singular_values(raw_weight(run, 3, "to_rgb"))
+    for options, count in (([], 3), (["--top-k", "2"], 2), (["--top-k", "2", "--spectrum"], 3)):
+        assert main(["inspect-sn", "run", "--network", "g", *options]) == 0
+        (line,) = [x for x in capsys.readouterr().out.splitlines() if "g.to_rgb " in x]
+        shown = line.split("│")[-2].split()
+        assert shown == [f"{value:.3f}" for value in values[:count].tolist()]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--history"], ["--against", "run/checkpoints/step-000000001.pt"]]
+)
+def test_pictures_are_drawn(run: Path, options: list[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["inspect-sn", "run", *options, "--plot", "x.png"]) == 0
+    with Image.open("x.png") as picture:
+        assert min(picture.size) > 400
+        assert len(picture.convert("RGB").getcolors(2**24) or []) > 50  # lines of many colours
+
+
+MISTAKES = [
+    (["--history", "--against", "run"], 2, "--history cannot be combined with --against"),
+    (["--history", "--check"], 2, "--history cannot be combined with --check"),
+    (["--plot", "x.jpg"], 2, "--plot is x.jpg"),
+    (["--plot", "run/config.png"], 2, "run/config.png exists"),
+    (["--against", "none.pt"], 3, "there is no checkpoint none.pt"),
+]
+
+
+@pytest.mark.parametrize(("options", "code", "message"), MISTAKES, ids=str)
+def test_mistakes(run: Path, capsys: Capture, options: list[str], code: int, message: str) -> None:
+    (run / "config.png").write_bytes(b"")
+    assert main(["inspect-sn", "run", *options]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {message}")
