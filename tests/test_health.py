@@ -26,7 +26,7 @@ from ganctl.journal import Row
 from ganctl.models.spectral import normalized_weights
 
 CPU = torch.device("cpu")
-FIXTURE = (
+FIXTURE = Path(__file__).parent / "health.jsonl"  # figures of benchmarks/health.py's runs: 800 steps, or fewer
     Path(__file__).parent / "health.jsonl"
 )  # figures of benchmarks/health.py's runs, 800 steps each
 
