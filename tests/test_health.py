@@ -26,7 +26,7 @@ from ganctl.journal import Row
 from ganctl.models.spectral import normalized_weights
 
 CPU = torch.device("cpu")
-FIXTURE = (
+FIXTURE = Path(__file__).parent / "health.jsonl"  # figures of benchmarks/health.py's runs: 800 steps, or fewer
     Path(__file__).parent / "health.jsonl"
 )  # figures of benchmarks/health.py's runs, 800 steps each
 
@@ -176,7 +176,7 @@ def names(rows: list[Row], loss: str = "hinge", window: int = 300) -> list[str]:
 
 
 WILD = {"real_spread": 3.0, "d_loss": 9.0}
-WON = {"real_outside": 0.99, "fake_outside": 0.97, "d_loss": 0.01}
+WON = {"real_outside": 0.995, "fake_outside": 0.992, "d_loss": 0.01}
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,14 @@ WON = {"real_outside": 0.99, "fake_outside": 0.97, "d_loss": 0.01}
         ({}, "hinge", []),
         ({"diversity": 0.05}, "hinge", ["mode collapse"]),
         ({"diversity": 0.05}, "wasserstein", ["mode collapse"]),
-        ({"diversity": 0.25}, "hinge", []),
+        ({"diversity": 0.2}, "hinge", []),
         ({"diversity": None}, "hinge", []),
         (WON, "hinge", ["discriminator overpowers"]),
         ({**WON, "diversity": 0.0}, "hinge", ["mode collapse", "discriminator overpowers"]),
-        ({**WON, "fake_outside": 0.8}, "hinge", []),
+        ({**WON, "fake_outside": 0.95}, "hinge", []),
         ({"real_outside": None, "fake_outside": None, "d_loss": 0.01}, "hinge", []),
         ({"real_outside": None, "fake_outside": None, "d_loss": 0.01}, "nonsaturating", ["discriminator overpowers"]),
-        ({"real_outside": None, "fake_outside": None, "d_loss": 0.2}, "nonsaturating", []),
+        ({"real_outside": None, "fake_outside": None, "d_loss": 0.05}, "nonsaturating", []),
         ({"real_outside": None, "fake_outside": None, "d_loss": -90.0}, "wasserstein", []),
         (WILD, "hinge", ["discriminator overpowers"]),
         (WILD, "nonsaturating", ["discriminator overpowers"]),
@@ -213,8 +213,8 @@ def test_a_diagnosis_gives_its_evidence_and_what_to_try() -> None:
     )
     assert "lower optim.g_lr" in collapse.advice
     assert overpowers.evidence == (
-        "since step 750 D(real) > 1 for at least 99 % of the real images and D(fake) < -1 for"
-        " 97 % of the fake ones, so D has nothing to learn"
+        "since step 750 D(real) > 1 for at least 99.5 % of the real images and D(fake) < -1 for"
+        " 99.2 % of the fake ones, so D has nothing to learn"
     )
     assert "lower optim.d_lr" in overpowers.advice
     (wild,) = diagnose(rows_with(**WILD), "hinge", 300)
