@@ -17,7 +17,8 @@ ITERATIONS = 16  # of the lower bound
 PROMISING = 8  # of the search for the frequency with the largest norm
 ROUNDING = 1e-9  # relative, of an eigenvalue
 AT_ONCE = 2**24  # complex values held at a time: 256 MB
-GRID = 64  # frequencies a side for the norm at any resolution
+GRID = 5  # frequencies a side for the norm at any resolution, in units of the kernel's side ...
+LEAST_GRID = 16  # ... but at least so many
 
 
 class Bounds(NamedTuple):
@@ -76,9 +77,12 @@ def largest_norm(weight: Tensor) -> float:
     The largest over a grid of frequencies, times what it may be larger between them (Ehlich and
     Zeller 1964, for trigonometric polynomials; once for each axis).
     """
-    degrees = [kernel // 2 for kernel in weight.shape[2:]]
-    between = math.prod(1 / math.cos(math.pi * degree / GRID) for degree in degrees)
-    return circular_norm(weight, max(GRID, *weight.shape[2:])) * between
+    kernel = weight.shape[2:]
+    if max(kernel) == 1:
+        return circular_norm(weight, 1)
+    grid = max(LEAST_GRID, GRID * max(kernel))
+    between = math.prod(1 / math.cos(math.pi * (side // 2) / grid) for side in kernel)
+    return circular_norm(weight, grid) * between
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from ganctl.operator_norms import Bounds, zero_padded_bounds
 class LayerSpectrum:
     """What is known of one layer, its weight seen as (C_out, the rest)."""
 
-    network: str  # "g" or "d"
+    network: str  # "g" or "d"; "" in a foreign file
     layer: str
     shape: tuple[int, ...]
     normalized: bool  # whether the layer is spectrally normalised
@@ -28,9 +28,14 @@ class LayerSpectrum:
     singular_values: list[float]  # of the raw weight W, largest first
     sigma_in_use: float  # largest singular value of the weight that the layer computes with
     stable_rank: float  # |W|_F^2 / sigma^2: how many directions the weight really uses
-    side: int | None  # of the maps that a convolution is applied to; None of other layers
+    side: int | None  # of the maps that a convolution is applied to; None if there are none
     norm: Bounds  # of the weight in use, as a map of whole images or vectors
     gamma: float | None  # of the attention block whose output layer this is; else None
+
+    @property
+    def name(self) -> str:
+        """For example d.stages.0.conv."""
+        return f"{self.network}.{self.layer}" if self.network else self.layer
 
     @property
     def error(self) -> float:
@@ -42,7 +47,7 @@ class Snapshot(NamedTuple):
     """All that is known of one checkpoint's weights."""
 
     path: str
-    step: int
+    step: int | None  # None: a foreign file says nothing of it
     layers: list[LayerSpectrum]
     chains: dict[str, list[Piece]]  # of each network, if its convolutions were looked at as maps
 
