@@ -16,7 +16,7 @@ LAYERS = [
     {"noise"},
     {"models"},
     {"ema", "data", "checkpoint"},
-    {"journal"},
+    {"journal", "foreign"},
     {"runs"},
     {"state"},
     {"saving", "metrics", "previews"},
