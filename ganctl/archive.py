@@ -12,8 +12,8 @@ import stat
 import zipfile
 from typing import IO, Any, NamedTuple
 
-ROOT = "archive/"
-PICKLE = "archive/data.pkl"
+ROOT = "archive/"  # torch.save's for what it writes into an open file; else it is the file's name
+PICKLE = "data.pkl"
 MAX_PICKLE_BYTES = 4 * 1024**2
 MAX_DEPTH = 10  # of nested dicts and lists
 MAX_VALUES = 200_000  # in all of them together, counting what is shared each time
@@ -51,14 +51,16 @@ class Storage(NamedTuple):
 
 
 class Sketch(NamedTuple):
-    """A whole, dense tensor that is still in the archive."""
+    """A tensor that is still in the archive: a view of its storage."""
 
     storage: Storage
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
 
 
-def check_members(file: IO[bytes], size: int) -> None:
-    """BadArchiveError unless the members are plain, stored, of one root, and fit in `size` bytes.
+def check_members(file: IO[bytes], size: int, root: str = ROOT) -> None:
+    """BadArchiveError unless the members are plain, stored, below `root`, and fit in `size` bytes.
 
     Raises zipfile.BadZipFile if it is no zip archive.
     """
@@ -68,7 +70,7 @@ def check_members(file: IO[bytes], size: int) -> None:
         raise BadArchiveError("two members of one name")
     for member in members:
         parts = member.filename.split("/")
-        if not member.filename.startswith(ROOT) or ".." in parts or "" in parts:
+        if not member.filename.startswith(root) or ".." in parts or "" in parts:
             raise BadArchiveError(f"a member called {member.filename!r}")
         if member.flag_bits & 1:
             raise BadArchiveError("an encrypted member")
@@ -79,34 +81,18 @@ def check_members(file: IO[bytes], size: int) -> None:
             raise BadArchiveError("a member that is no file")
     if sum(member.file_size for member in members) > size:
         raise BadArchiveError("members that overlap")
-    if PICKLE not in names:
+    if root + PICKLE not in names:
         raise BadArchiveError("no data.pkl")
 
 
-def sketch(file: IO[bytes]) -> Any:
-    """The payload with a Sketch for each tensor, after `check_members`.
-
-    BadArchiveError for anything but dicts, lists and tuples of plain values and whole tensors.
-    """
-    members = zipfile.ZipFile(file)
-    if members.getinfo(PICKLE).file_size > MAX_PICKLE_BYTES:
-        raise BadArchiveError("a data.pkl larger than any checkpoint's")
-    sizes = {member.filename: member.file_size for member in members.infolist()}
-    try:
-        payload = _Interpreter(sizes).run(members.read(PICKLE))
-    except BadArchiveError:
-        raise
-    except Exception as error:  # a malformed pickle can raise nearly anything
-        raise BadArchiveError("a malformed pickle") from error
-    _check_values(payload)
-    return payload
-
-
-class _Interpreter:
+class Interpreter:
     """A stack machine for the part of pickle's protocol 2 that a checkpoint needs."""
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    names = frozenset({REBUILD, ORDERED_DICT})  # that a pickle may mention, besides storages
+
+    def __init__(self, sizes: dict[str, int], root: str) -> None:
         self.sizes = sizes  # bytes of each member
+        self.root = root
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -167,13 +153,13 @@ class _Interpreter:
 
     def _global(self, name: str) -> None:
         module, _, kind = name.partition(" ")
-        if name not in (REBUILD, ORDERED_DICT) and not (module == "torch" and kind in ITEM_BYTES):
+        if name not in self.names and not (module == "torch" and kind in ITEM_BYTES):
             raise BadArchiveError(f"code in it ({name!r})")
         self.stack.append(Code(name))
 
     def _binpersid(self, _: None) -> None:
         what, code, key, device, items = self.stack.pop()
-        kind, member = code.name.removeprefix("torch "), f"{ROOT}data/{key}"
+        kind, member = code.name.removeprefix("torch "), f"{self.root}data/{key}"
         if what != "storage" or device != "cpu" or type(items) is not int:
             raise BadArchiveError("a tensor that is not stored for the CPU")
         if self.sizes[member] != items * ITEM_BYTES[kind]:
@@ -185,9 +171,22 @@ class _Interpreter:
         if code == Code(ORDERED_DICT) and arguments == ():
             self.stack.append({})
         elif code == Code(REBUILD):
-            self.stack.append(_whole_tensor(*arguments[:4]))
+            self.stack.append(self._tensor(*arguments[:4]))
         else:
             raise BadArchiveError("a call in it")
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Sketch:
+        """What _rebuild_tensor_v2 would build, if that is the whole storage in order."""
+        numbers = (*shape, *strides)
+        if not isinstance(storage, Storage) or len(shape) != len(strides) or offset != 0:
+            raise BadArchiveError("a tensor that is not stored whole")
+        if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in numbers):
+            raise BadArchiveError("a tensor that is not stored whole")
+        dense = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        in_order = all(n == 1 or a == b for n, a, b in zip(shape, strides, dense, strict=True))
+        if math.prod(shape) != storage.items or (storage.items and not in_order):
+            raise BadArchiveError("a tensor that is not stored whole")
+        return Sketch(storage, tuple(shape), tuple(strides), 0)
 
     def _since_mark(self) -> list[Any]:
         at = len(self.stack) - 1
@@ -204,18 +203,23 @@ class _Interpreter:
         self.stack[-1].update(zip(keys, values, strict=True))
 
 
-def _whole_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Sketch:
-    """What torch._utils._rebuild_tensor_v2 would build, if that is the whole storage in order."""
-    numbers = (*shape, *strides)
-    if not isinstance(storage, Storage) or len(shape) != len(strides) or offset != 0:
-        raise BadArchiveError("a tensor that is not stored whole")
-    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in numbers):
-        raise BadArchiveError("a tensor that is not stored whole")
-    dense = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    in_order = all(n == 1 or a == b for n, a, b in zip(shape, strides, dense, strict=True))
-    if math.prod(shape) != storage.items or (storage.items and not in_order):
-        raise BadArchiveError("a tensor that is not stored whole")
-    return Sketch(storage, tuple(shape))
+def sketch(file: IO[bytes], root: str = ROOT, interpreter: type[Interpreter] = Interpreter) -> Any:
+    """The payload with a Sketch for each tensor, after `check_members`.
+
+    BadArchiveError for anything but dicts, lists and tuples of plain values and tensors.
+    """
+    members = zipfile.ZipFile(file)
+    if members.getinfo(root + PICKLE).file_size > MAX_PICKLE_BYTES:
+        raise BadArchiveError("a data.pkl larger than any checkpoint's")
+    sizes = {member.filename: member.file_size for member in members.infolist()}
+    try:
+        payload = interpreter(sizes, root).run(members.read(root + PICKLE))
+    except BadArchiveError:
+        raise
+    except Exception as error:  # a malformed pickle can raise nearly anything
+        raise BadArchiveError("a malformed pickle") from error
+    _check_values(payload)
+    return payload
 
 
 def _check_values(payload: object) -> None:

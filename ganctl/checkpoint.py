@@ -108,10 +108,33 @@ def verify(path: Path) -> Metadata:
         return _read_metadata(file, size, path)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether `path` ends as all that ganctl saved; CheckpointError if it cannot be read."""
+    with regular_file(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK) - DIGEST_BYTES))
+        return file.read(len(MARK)) == MARK
+
+
 def peek(path: Path) -> Metadata:
     """What `path` says of itself, its digest unchecked: enough to see whose it is."""
     with _opened(path) as file:
         return _read_metadata(file, file.seek(0, os.SEEK_END), path)
+
+
+@contextmanager
+def regular_file(path: Path) -> Iterator[IO[bytes]]:
+    """`path` for reading; CheckpointError if it is no plain file or the disk fails."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            hint = "a run's folder has a checkpoints/ folder in it"
+            raise CheckpointError(f"{path} is a folder without checkpoints", hint)
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise CheckpointError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def digest_of(section: object) -> str:
@@ -148,13 +171,7 @@ def _write_archive(file: IO[bytes], payload: Payload, metadata: Metadata) -> Non
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """`path` for reading, if it is a plain file; all that goes wrong is a CheckpointError."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            hint = "a run's folder has a checkpoints/ folder in it"
-            raise CheckpointError(f"{path} is a folder without checkpoints", hint)
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise CheckpointError(f"{path} is not a regular file")
-        with path.open("rb") as file:
+        with regular_file(path) as file:
             yield file
     except archive.BadArchiveError as error:
         hint = "no ganctl wrote this file; do not use it"
@@ -163,8 +180,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise CheckpointError(
             f"{path} is not a ganctl checkpoint: its archive is malformed"
         ) from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _check_digest(file: IO[bytes], path: Path) -> int:

@@ -13,7 +13,7 @@ from ganctl.models import Discriminator, Generator, convnet, resnet
 from ganctl.models.attention import SelfAttention
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import normalized_weights
-from ganctl.operator_norms import Bounds, zero_padded_bounds
+from ganctl.operator_norms import Bounds, largest_norm, zero_padded_bounds
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,33 @@ def layer_spectra(
             else zero_padded_bounds(weight, side, in_use),
             gamma=gammas.get(layer),
         )
+
+
+@torch.no_grad()
+def weight_spectrum(
+    layer: str, weight: Tensor, estimate: Tensor | None, as_map: bool
+) -> LayerSpectrum:
+    """Of a layer of which no more is known than its raw weight and the estimate of sigma.
+
+    Its norm as a map is bounded for a stride of 1 and any size that holds the kernel.
+    """
+    values = singular_values(weight)
+    divided_by = 1.0 if estimate is None else estimate.item()
+    in_use = values[0].item() / divided_by
+    upper = largest_norm(weight.double() / divided_by) if as_map and weight.dim() == 4 else in_use
+    return LayerSpectrum(
+        network="",
+        layer=layer,
+        shape=tuple(weight.shape),
+        normalized=estimate is not None,
+        sigma_estimate=None if estimate is None else divided_by,
+        singular_values=values.tolist(),
+        sigma_in_use=in_use,
+        stable_rank=(values.square().sum() / values[0].square()).item(),
+        side=None,
+        norm=Bounds(in_use, max(in_use, upper)),
+        gamma=None,
+    )
 
 
 def weighted_layers(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ LAYERS = [
     {"noise"},
     {"models", "operator_norms"},
     {"lipschitz", "ema", "data", "checkpoint"},
-    {"journal"},
+    {"journal", "foreign"},
     {"runs"},
     {"state"},
     {"health"},

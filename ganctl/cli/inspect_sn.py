@@ -79,7 +79,7 @@ def inspect_sn(
     if plot is not None and plot.exists() and not force:
         raise ConfigError(f"{plot} exists", hint="--force replaces it")
 
-    from ganctl import curves, runs, spectra_plot
+    from ganctl import checkpoint, curves, runs, spectra_plot
     from ganctl.cli import show, spectra_tables
 
     if plot is not None:
@@ -96,7 +96,13 @@ def inspect_sn(
     else:
         paths = [runs.find_checkpoint(source)]
         paths += [runs.find_checkpoint(against)] if against is not None else []
-        found = [_look(path, networks, averaged, as_maps=against is None) for path in paths]
+        as_maps = against is None
+        found = [
+            _look(path, networks, averaged, as_maps)
+            if checkpoint.is_ours(path)
+            else _look_at_foreign(path, network, averaged, as_maps)
+            for path in paths
+        ]
         if json:
             show.result_json(_plain(found[0]) if against is None else [_plain(s) for s in found])
         elif against is not None:
@@ -138,6 +144,25 @@ def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) ->
     return Snapshot(str(path), saved.step, layers, chains)
 
 
+def _look_at_foreign(path: Path, network: str, averaged: bool, as_maps: bool) -> "Snapshot":
+    """A state dictionary of another program, whose networks and map sizes are not known."""
+    from ganctl import foreign
+    from ganctl.cli import show
+    from ganctl.spectra import Snapshot, weight_spectrum
+
+    if network != "both" or averaged:
+        option = "--ema" if averaged else "--network"
+        raise ConfigError(f"{option} is for ganctl's checkpoints, which {path} is not")
+    weights = foreign.read(path)
+    layers = []
+    with show.ProgressBar("inspecting", patience=1) as progress:
+        for number, weight in enumerate(weights, 1):
+            estimate = foreign.sigma(weight)
+            layers.append(weight_spectrum(weight.layer, weight.weight, estimate, as_maps))
+            progress(number, len(weights))
+    return Snapshot(str(path), None, layers, {})
+
+
 def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "list[Snapshot]":
     """All whole checkpoints of a run, the oldest first."""
     from ganctl import runs
@@ -174,9 +199,7 @@ def _check(layers: "Sequence[LayerSpectrum]", tolerance: float) -> None:
 
     worst = max(layers, key=lambda layer: layer.error)
     if worst.error > tolerance:
-        show.note(
-            f"check failed: {worst.network}.{worst.layer} has norm {worst.sigma_in_use:.3f} in use"
-        )
+        show.note(f"check failed: {worst.name} has norm {worst.sigma_in_use:.3f} in use")
         raise typer.Exit(CHECK_FAILED)
 
 

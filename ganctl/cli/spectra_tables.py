@@ -14,12 +14,12 @@ MOST_COLUMNS = 6  # checkpoints of a history that fit beside each other
 
 def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
     """One checkpoint: a line a layer, gammas, and the networks' bounds; top_k None: all values."""
-    table = _table(f"{snapshot.path}, step {snapshot.step:,}", "weight", "estimate", "exact",
+    table = _table(_title(snapshot), "weight", "estimate", "exact",
                    "in use", "as a map", "stable rank")  # fmt: skip
     table.add_column("singular values" if top_k is None else "largest singular values")
     for layer in _in_sections(snapshot.layers, table):
         table.add_row(
-            f"{layer.network}.{layer.layer}",
+            show.plain(layer.name),
             "x".join(str(size) for size in layer.shape),
             "none" if layer.sigma_estimate is None else f"{layer.sigma_estimate:.4f}",
             f"{layer.singular_values[0]:.4f}",
@@ -53,11 +53,11 @@ def print_history(snapshots: Sequence[Snapshot]) -> None:
     table = _table(
         "exact sigma (stable rank) at step", *(f"{snapshot.step:,}" for snapshot in chosen)
     )
-    by_name = [{(s.network, s.layer): s for s in snapshot.layers} for snapshot in chosen]
+    by_name = [{s.name: s for s in snapshot.layers} for snapshot in chosen]
     for layer in _in_sections(chosen[-1].layers, table):
-        found = [layers[layer.network, layer.layer] for layers in by_name]
+        found = [layers[layer.name] for layers in by_name]
         cells = (f"{s.singular_values[0]:.3f} ({s.stable_rank:.1f})" for s in found)
-        table.add_row(f"{layer.network}.{layer.layer}", *cells)
+        table.add_row(layer.name, *cells)
         if layer.gamma is not None:
             table.add_row(f"gamma of {_block(layer)}", *(f"{s.gamma:+.4f}" for s in found))
     _print(table)
@@ -65,14 +65,14 @@ def print_history(snapshots: Sequence[Snapshot]) -> None:
 
 def print_comparison(one: Snapshot, other: Snapshot) -> None:
     """Two checkpoints side by side; layers that only one of them has are left out and named."""
-    titles = [f"{s.path}, step {s.step:,}" for s in (one, other)]
+    titles = [_title(snapshot) for snapshot in (one, other)]
     table = _table(" and ".join(titles), "exact", "", "change", "in use", "", "stable rank", "")
-    first, second = ({(s.network, s.layer): s for s in side.layers} for side in (one, other))
+    first, second = ({s.name: s for s in side.layers} for side in (one, other))
     for layer in _in_sections([s for name, s in first.items() if name in second], table):
-        a, b = layer, second[layer.network, layer.layer]
+        a, b = layer, second[layer.name]
         change = b.singular_values[0] / a.singular_values[0] - 1
         table.add_row(
-            f"{a.network}.{a.layer}",
+            show.plain(a.name),
             f"{a.singular_values[0]:.4f}", f"{b.singular_values[0]:.4f}", f"{change:+.1%}",
             f"{a.sigma_in_use:.4f}", f"{b.sigma_in_use:.4f}",
             f"{a.stable_rank:.2f}", f"{b.stable_rank:.2f}",
@@ -81,19 +81,22 @@ def print_comparison(one: Snapshot, other: Snapshot) -> None:
             table.add_row(f"gamma of {_block(a)}", f"{a.gamma:+.4f}", f"{b.gamma:+.4f}")
     console = _print(table)
     for side, names in zip(titles, (first.keys() - second, second.keys() - first), strict=True):
-        for network, name in sorted(names):
-            console.print(show.plain(f"only in {side}: {network}.{name}"), highlight=False)
+        for name in sorted(names):
+            console.print(show.plain(f"only in {side}: {name}"), highlight=False, markup=False)
 
 
 def _as_map(layer: LayerSpectrum) -> str:
-    if layer.side is None:
-        return f"{layer.norm.upper:.4f}"
     lower, upper = (f"{bound:.3f}" for bound in layer.norm)
-    return f"{lower if lower == upper else f'{lower} to {upper}'} at {layer.side}"
+    bounds = lower if lower == upper else f"{lower} to {upper}"
+    return bounds if layer.side is None else f"{bounds} at {layer.side}"
 
 
 def _block(layer: LayerSpectrum) -> str:
-    return f"{layer.network}.{layer.layer.removesuffix('.output')}"
+    return layer.name.removesuffix(".output")
+
+
+def _title(snapshot: Snapshot) -> str:
+    return snapshot.path if snapshot.step is None else f"{snapshot.path}, step {snapshot.step:,}"
 
 
 def _table(title: str, *columns: str) -> Table:
