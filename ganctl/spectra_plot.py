@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NETWORKS = {"g": "generator", "d": "discriminator"}
+NETWORKS = {"g": "generator", "d": "discriminator", "": "all layers"}
 STYLES = ("-", "--")  # of the checkpoint, and of the one it is compared with
 WIDTH, HEIGHT = 5.5, 3.6  # of a panel, in inches
 DPI = 120
@@ -37,8 +37,9 @@ def draw_spectra(snapshots: Sequence[Snapshot]) -> bytes:
                 name = layer.layer if snapshot is snapshots[0] else None
                 heights = [value / values[0] for value in values]
                 axes.plot(share, heights, style, color=color, label=name, linewidth=1)
-        steps = " and, broken, ".join(f"{snapshot.step:,}" for snapshot in snapshots)
-        _finish(axes, f"{NETWORKS[network]}, step {steps}", "share of the singular values")
+        steps = [f"step {s.step:,}" for s in snapshots if s.step is not None]
+        title = f"{NETWORKS[network]} {' and, broken, '.join(steps)}"
+        _finish(axes, title, "share of the singular values")
         axes.set_ylabel("singular value / largest", fontsize=8)
         axes.set_yscale("log")
         axes.set_ylim(top=1.2)
@@ -49,7 +50,7 @@ def draw_history(snapshots: Sequence[Snapshot]) -> bytes:
     """A PNG: for each network exact sigmas, stable ranks and gammas against the step."""
     networks = _networks(snapshots[0])
     figure, panels = _panels(len(networks), 3)
-    steps = [snapshot.step for snapshot in snapshots]
+    steps = [snapshot.step or 0 for snapshot in snapshots]
     for row, network in enumerate(networks):
         names = [s.layer for s in snapshots[0].layers if s.network == network]
         kinds = ("exact sigma", "stable rank", "gamma")

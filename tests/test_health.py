@@ -26,9 +26,8 @@ from ganctl.journal import Row
 from ganctl.models.spectral import normalized_weights
 
 CPU = torch.device("cpu")
-FIXTURE = Path(__file__).parent / "health.jsonl"  # figures of benchmarks/health.py's runs: 800 steps, or fewer
-    Path(__file__).parent / "health.jsonl"
-)  # figures of benchmarks/health.py's runs, 800 steps each
+# Figures of benchmarks/health.py's runs, of 800 steps or fewer.
+FIXTURE = Path(__file__).parent / "health.jsonl"
 
 
 def test_spreads_and_shares_by_hand() -> None:

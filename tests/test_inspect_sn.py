@@ -10,6 +10,7 @@ from test_cli import TINY
 
 from ganctl import checkpoint
 from ganctl.cli.app import main
+from ganctl.operator_norms import circular_norm
 from ganctl.spectra import singular_values
 
 Capture = pytest.CaptureFixture[str]
@@ -131,3 +132,26 @@ def test_mistakes(run: Path, capsys: Capture, options: list[str], code: int, mes
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"error: {message}")
+
+
+def test_a_foreign_state_dictionary_is_inspected_too(capsys: Capture) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(2, 8, 3))
+    weight = layer.parametrizations["weight"].original.detach()
+    torch.save({"net": layer.state_dict(), "epoch": 3}, "x.pth")
+    found = as_json(capsys, "x.pth")
+    assert isinstance(found, dict)
+    assert (found["step"], found["lipschitz"]) == (None, {})
+    (entry,) = found["layers"]
+    exact = singular_values(weight)
+    assert entry["layer"] == "net"
+    assert entry["singular_values"] == pytest.approx(exact.tolist())
+    in_use = torch.linalg.matrix_norm(layer.eval().weight.flatten(1), 2).item()
+    assert entry["sigma_in_use"] == pytest.approx(in_use, rel=1e-5)
+    exact_norm = circular_norm(layer.weight.detach(), 64)
+    assert entry["norm_lower"] <= exact_norm <= entry["norm_upper"] <= 3 * in_use * (1 + 1e-6)
+    assert main(["inspect-sn", "x.pth"]) == 0
+    assert " to " in capsys.readouterr().out
+    for options in (["--network", "d"], ["--ema"]):
+        assert main(["inspect-sn", "x.pth", *options]) == 2
+        assert "is for ganctl's checkpoints" in capsys.readouterr().err
