@@ -76,7 +76,7 @@ def read(path: Path) -> list[ForeignWeight]:
             archive.check_members(file, file.seek(0, os.SEEK_END), root)
             state = archive.sketch(file, root, _Interpreter)
             with zipfile.ZipFile(file) as members:
-                weights = list(_weights(state, "", _loader(members)))
+                weights = [_checked(found, path) for found in _weights(state, "", _loader(members))]
     except BadArchiveError as error:
         raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", HINT) from error
     except MALFORMED as error:
@@ -85,10 +85,6 @@ def read(path: Path) -> list[ForeignWeight]:
         ) from error
     if not weights:
         raise CheckpointError(f"{path} has no weight of two or more dimensions", HINT)
-    for weight in weights:
-        tensors = [t for t in (weight.weight, weight.u, weight.v) if t is not None]
-        if not all(tensor.isfinite().all() for tensor in tensors):
-            raise CheckpointError(f"{path}: layer {weight.layer} has values that are not finite")
     return weights
 
 
@@ -207,7 +203,7 @@ def _weight(key: str, state: dict[Any, Any], prefix: str, load: Loader) -> Itera
         if match and u is not None:
             v = _vector(state, match.expand(v_name), load) if v_name else None
             layer = (prefix + match.expand(name)).removesuffix(".weight")
-            yield _fitted(ForeignWeight(layer, load(state[key]), u, v, style))
+            yield ForeignWeight(layer, load(state[key]), u, v, style)
             return
     # Beside `weight_orig`, torch before 1.1 also saved the divided weight.
     if PLAIN.fullmatch(key) and f"{key}_orig" not in state:
@@ -221,15 +217,19 @@ def _vector(state: dict[Any, Any], name: str, load: Loader) -> Tensor | None:
     return load(sketch).flatten() if isinstance(sketch, Sketch) and _has_numbers(sketch) else None
 
 
-def _fitted(weight: ForeignWeight) -> ForeignWeight:
+def _checked(weight: ForeignWeight, path: Path) -> ForeignWeight:
     """`weight` with C_out first: torch normalises transposed convolutions, (C_in, C_out, ...), so.
 
     If both dimensions have u's length, the right one is where u and v are a singular pair: there
     the estimate is near the largest singular value, in the other it is that of random vectors.
     """
-    assert weight.u is not None
+    tensors = [tensor for tensor in (weight.weight, weight.u, weight.v) if tensor is not None]
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise CheckpointError(f"{path}: layer {weight.layer} has values that are not finite")
+    if weight.u is None:
+        return weight
     layouts = [weight]
-    if weight.weight.ndim > 2 and weight.style != "BigGAN":  # which has no transposed ones
+    if weight.style != "BigGAN":  # which has no transposed convolutions
         layouts.append(weight._replace(weight=weight.weight.transpose(0, 1)))
     fitting = [
         layout
@@ -239,7 +239,9 @@ def _fitted(weight: ForeignWeight) -> ForeignWeight:
     ]
     if not fitting:
         shape = tuple(weight.weight.shape)
-        raise BadArchiveError(f"a u or v that does not fit layer {weight.layer}: {shape}")
+        raise CheckpointError(
+            f"{path}: u or v of layer {weight.layer} does not fit its weight of shape {shape}"
+        )
     return max(fitting, key=lambda layout: sigma(layout) or 0) if len(fitting) > 1 else fitting[0]
 
 

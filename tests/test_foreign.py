@@ -300,14 +300,23 @@ def test_values_that_are_not_finite_name_their_layer(name: str) -> None:
         foreign.read(saved({**state}))
 
 
+def test_another_dimension_than_usual_is_seen_in_us_length() -> None:
+    module = spectral_norm(nn.Linear(7, 5), dim=1).eval()
+    sigma = foreign.sigma(only(module.state_dict()))
+    assert sigma is not None
+    torch.testing.assert_close(
+        module.parametrizations.weight.original / sigma.float(), module.weight
+    )
+
+
 def test_vectors_that_do_not_fit_are_refused() -> None:
-    for u, v in ((3, 3), (2, 2), (4, 2)):
+    for u, v in ((3, 3), (2, 2), (4, 3)):
         state = {
             "l.weight_orig": torch.ones(2, 3),
             "l.weight_u": torch.ones(u),
             "l.weight_v": torch.ones(v),
         }
-        with pytest.raises(CheckpointError, match=r"does not fit layer l: \(2, 3\)"):
+        with pytest.raises(CheckpointError, match=r"layer l does not fit .* \(2, 3\)"):
             foreign.read(saved(state))
 
 
