@@ -109,10 +109,10 @@ def verify(path: Path) -> Metadata:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether `path` ends as all that ganctl saved; CheckpointError if it cannot be read."""
+    """Whether ganctl saved `path`, though its last bytes may be lost; CheckpointError if unread."""
     with regular_file(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK) - DIGEST_BYTES))
-        return file.read(len(MARK)) == MARK
+        return MARK in file.read()
 
 
 def peek(path: Path) -> Metadata:

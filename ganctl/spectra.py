@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ganctl.errors import CheckpointError
 from ganctl.lipschitz import Piece
 from ganctl.models import Discriminator, Generator, convnet, resnet
 from ganctl.models.attention import SelfAttention
@@ -81,7 +82,7 @@ def layer_spectra(
             sigma_estimate=estimate,
             singular_values=values.tolist(),
             sigma_in_use=in_use,
-            stable_rank=(values.square().sum() / values[0].square()).item(),
+            stable_rank=stable_rank(values),
             side=side,
             norm=Bounds(in_use, in_use)
             if side is None
@@ -100,6 +101,8 @@ def weight_spectrum(
     """
     values = singular_values(weight)
     divided_by = 1.0 if estimate is None else estimate.item()
+    if divided_by == 0:
+        raise CheckpointError(f"layer {layer} is divided by a spectral norm of zero")
     in_use = values[0].item() / divided_by
     upper = largest_norm(weight.double() / divided_by) if as_map and weight.dim() == 4 else in_use
     return LayerSpectrum(
@@ -110,7 +113,7 @@ def weight_spectrum(
         sigma_estimate=None if estimate is None else divided_by,
         singular_values=values.tolist(),
         sigma_in_use=in_use,
-        stable_rank=(values.square().sum() / values[0].square()).item(),
+        stable_rank=stable_rank(values),
         side=None,
         norm=Bounds(in_use, max(in_use, upper)),
         gamma=None,
@@ -127,6 +130,11 @@ def weighted_layers(network: nn.Module) -> list[tuple[str, Tensor]]:
         ):
             layers.append((name, module.weight))
     return layers
+
+
+def stable_rank(values: Tensor) -> float:
+    """|W|_F^2 / sigma^2 from all singular values, largest first; 0 for a weight of zeros."""
+    return (values.square().sum() / values[0].square()).item() if values[0] > 0 else 0.0
 
 
 def singular_values(weight: Tensor) -> Tensor:

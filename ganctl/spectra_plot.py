@@ -33,6 +33,8 @@ def draw_spectra(snapshots: Sequence[Snapshot]) -> bytes:
             layers = [layer for layer in snapshot.layers if layer.network == network]
             for layer, color in zip(layers, _colors(len(layers)), strict=True):
                 values = layer.singular_values
+                if values[0] == 0:
+                    continue
                 share = [(number + 0.5) / len(values) for number in range(len(values))]
                 name = layer.layer if snapshot is snapshots[0] else None
                 heights = [value / values[0] for value in values]

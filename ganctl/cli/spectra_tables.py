@@ -70,10 +70,11 @@ def print_comparison(one: Snapshot, other: Snapshot) -> None:
     first, second = ({s.name: s for s in side.layers} for side in (one, other))
     for layer in _in_sections([s for name, s in first.items() if name in second], table):
         a, b = layer, second[layer.name]
-        change = b.singular_values[0] / a.singular_values[0] - 1
+        before, after = a.singular_values[0], b.singular_values[0]
+        change = f"{after / before - 1:+.1%}" if before else "-"
         table.add_row(
             show.plain(a.name),
-            f"{a.singular_values[0]:.4f}", f"{b.singular_values[0]:.4f}", f"{change:+.1%}",
+            f"{before:.4f}", f"{after:.4f}", change,
             f"{a.sigma_in_use:.4f}", f"{b.sigma_in_use:.4f}",
             f"{a.stable_rank:.2f}", f"{b.stable_rank:.2f}",
         )  # fmt: skip
