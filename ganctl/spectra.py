@@ -14,7 +14,12 @@ from ganctl.models import Discriminator, Generator, convnet, resnet
 from ganctl.models.attention import SelfAttention
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import normalized_weights
-from ganctl.operator_norms import Bounds, largest_norm, zero_padded_bounds
+from ganctl.operator_norms import (
+    Bounds,
+    norm_at_any_size,
+    singular_values,
+    zero_padded_norm,
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def layer_spectra(
         estimate = None if norm is None else norm.sigma(raw).item()
         in_use = values[0].item() / (1 if estimate is None else estimate)
         side = None if sides is None else sides.get(layer)
+        norm_of_map = Bounds(in_use, in_use) if side is None else zero_padded_norm(weight, side)
         yield LayerSpectrum(
             network=name,
             layer=layer,
@@ -84,9 +90,7 @@ def layer_spectra(
             sigma_in_use=in_use,
             stable_rank=stable_rank(values),
             side=side,
-            norm=Bounds(in_use, in_use)
-            if side is None
-            else zero_padded_bounds(weight, side, in_use),
+            norm=norm_of_map,
             gamma=gammas.get(layer),
         )
 
@@ -97,14 +101,15 @@ def weight_spectrum(
 ) -> LayerSpectrum:
     """Of a layer of which no more is known than its raw weight and the estimate of sigma.
 
-    Its norm as a map is bounded for a stride of 1 and any size that holds the kernel.
+    Its norm as a map is bounded for any size, stride and padding with zeros.
     """
     values = singular_values(weight)
     divided_by = 1.0 if estimate is None else estimate.item()
     if divided_by == 0:
         raise CheckpointError(f"layer {layer} is divided by a spectral norm of zero")
     in_use = values[0].item() / divided_by
-    upper = largest_norm(weight.double() / divided_by) if as_map and weight.dim() == 4 else in_use
+    maps = as_map and weight.dim() == 4
+    norm = norm_at_any_size(weight / divided_by) if maps else Bounds(in_use, in_use)
     return LayerSpectrum(
         network="",
         layer=layer,
@@ -115,7 +120,7 @@ def weight_spectrum(
         sigma_in_use=in_use,
         stable_rank=stable_rank(values),
         side=None,
-        norm=Bounds(in_use, max(in_use, upper)),
+        norm=norm,
         gamma=None,
     )
 
@@ -135,11 +140,6 @@ def weighted_layers(network: nn.Module) -> list[tuple[str, Tensor]]:
 def stable_rank(values: Tensor) -> float:
     """|W|_F^2 / sigma^2 from all singular values, largest first; 0 for a weight of zeros."""
     return (values.square().sum() / values[0].square()).item() if values[0] > 0 else 0.0
-
-
-def singular_values(weight: Tensor) -> Tensor:
-    """(min(C_out, rest),) float64, largest first."""
-    return torch.linalg.svdvals(weight.detach().flatten(1).double())
 
 
 def map_sides(network: Generator | Discriminator, resolution: int) -> dict[str, int]:

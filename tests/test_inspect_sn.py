@@ -10,8 +10,7 @@ from test_cli import TINY
 
 from ganctl import checkpoint
 from ganctl.cli.app import main
-from ganctl.operator_norms import circular_norm
-from ganctl.spectra import singular_values
+from ganctl.operator_norms import circular_norm, singular_values
 
 Capture = pytest.CaptureFixture[str]
 LAYER = "stages.1.conv"

@@ -24,7 +24,9 @@ def inspect_sn(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
+            metavar="CKPT|RUN",
+            help="A checkpoint, a run's folder, or any PyTorch state dictionary."
+            "  (default: the newest run)",
         ),
     ] = None,
     network: Annotated[str, typer.Option(help="d, g or both.")] = "both",
@@ -57,8 +59,7 @@ def inspect_sn(
 ) -> None:
     """Print each layer's singular values, exactly, beside the estimates that training uses.
 
-    And what a convolution really stretches images by, which lies between two bounds; and for each
-    network the product of its layers' bounds.
+    Also bounds of what convolutions stretch whole images by, and of what whole networks do.
 
     \b
     ganctl inspect-sn

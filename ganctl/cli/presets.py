@@ -29,6 +29,6 @@ def presets(
             config = known.load(each)
             size = f"{config.data.resolution} x {config.data.resolution}"
             show.result(
-                f"{each:16} {size:10} {config.train.steps:>9,} steps of {config.optim.batch_size}"
-                f" images  {config.data.source}"
+                f"{each:20}  {size:9}  {config.train.steps:>9,} steps of"
+                f" {config.optim.batch_size:3} images  {config.data.source}"
             )
