@@ -80,6 +80,8 @@ def inspect_sn(
     if plot is not None and plot.exists() and not force:
         raise ConfigError(f"{plot} exists", hint="--force replaces it")
 
+    import torch
+
     from ganctl import checkpoint, curves, runs, spectra_plot
     from ganctl.cli import show, spectra_tables
 
@@ -87,6 +89,9 @@ def inspect_sn(
         curves.need_matplotlib()
     networks = ("g", "d") if network == "both" else (network,)
     picture: bytes | None = None
+    # Threads of a decomposition wait for each other at every column: on busy cores two took up to
+    # a hundred times as long as one.
+    torch.set_num_threads(1)
     if history:
         snapshots = _history(source, networks, averaged)
         if json:
