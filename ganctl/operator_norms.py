@@ -97,10 +97,11 @@ def zero_padded_norm(weight: Tensor, size: int) -> Bounds:
 def norm_at_any_size(weight: Tensor) -> Bounds:
     """|K| for maps of every size, with zero or circular padding and every stride.
 
-    Below: one patch, so the map must be as large as the kernel and the stride at that place 1 or
-    more. Above: P at every frequency, by its values on a grid of N x N and the inequality of Ehlich
-    and Zeller 1964: max |p| <= max over the grid / cos(pi m / N) for a trigonometric polynomial of
-    degree m = (k - 1) / 2, once for each axis. A stride only leaves out rows of the operator.
+    Below: one patch, so the map must be as large as the kernel. Above: P at every frequency, by its
+    values on a grid of N x N and the inequality of Ehlich and Zeller 1964, max |p| <= max over the
+    grid / cos(pi m / N) for a trigonometric polynomial of degree m = (k - 1) / 2, once for each
+    axis. A stride only leaves out rows of the operator. A transposed convolution has the norm of
+    the convolution it is the transpose of: the weight as torch has it serves for both.
     """
     sigma = reshaped_norm(weight)
     points = [max(1, GRID * (side - 1) // 2) for side in weight.shape[2:]]

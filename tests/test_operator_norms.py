@@ -19,6 +19,7 @@ from ganctl.operator_norms import (
 CASES = [  # C_out, C_in, kernel, size, stride
     (4, 3, (3, 3), 6, 1), (3, 4, (5, 5), 6, 1), (2, 3, (5, 5), 4, 1), (4, 3, (4, 4), 8, 2),
     (5, 2, (3, 3), 9, 3), (2, 2, (3, 3), 6, 2), (3, 2, (2, 3), 6, 2), (3, 5, (1, 1), 4, 1), (4, 1, (1, 1), 4, 2),
+    (2, 1, (5, 5), 12, 2),
 ]  # fmt: skip
 
 
@@ -80,6 +81,17 @@ def test_zero_padded_bounds_hold_power_iteration_on_a_larger_convolution() -> No
     bounds = zero_padded_norm(weight.float(), 24)
     assert bounds.lower * (1 - 1e-6) <= expected <= bounds.upper
     assert bounds.upper / bounds.lower < 1.02
+
+
+def test_the_circular_norm_of_the_same_size_would_not_be_a_bound() -> None:
+    """Differences over two pixels: a matrix of bands whose norm is known, 2 cos(pi / (n + 1))."""
+    difference = torch.zeros(1, 1, 3, 3)
+    difference[0, 0, 1] = torch.tensor([1.0, 0.0, -1.0])
+    expected = 2 * math.cos(math.pi / 7)
+    assert circular_norm(difference, 6) < 0.97 * expected  # it has no frequency near pi / 2
+    bounds = zero_padded_norm(difference, 6)
+    assert bounds.lower <= expected * (1 + 1e-12)
+    assert expected <= bounds.upper <= 2
 
 
 def test_strided_circular_norm_against_power_iteration() -> None:
