@@ -61,7 +61,7 @@ def test_the_bound_is_the_product_of_its_pieces(run: Path, capsys: Capture) -> N
         assert chain["bound"] == pytest.approx(product)
     for layer in layers.values():
         assert layer["norm_lower"] <= layer["norm_upper"]
-        assert layer["norm_upper"] >= layer["sigma_in_use"] * (1 - 1e-9)
+        assert layer["norm_upper"] >= layer["sigma_in_use"] * (1 - 1e-6)  # in fp32
 
 
 def test_the_history_has_every_checkpoint_and_its_own_figures(run: Path, capsys: Capture) -> None:
