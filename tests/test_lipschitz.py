@@ -100,3 +100,36 @@ def test_a_chain_by_hand() -> None:
     assert [piece.name for piece in found][:3] == [
         "stages.0.conv", "stages.0 pooling", "stages.0.attention",
     ]  # fmt: skip
+
+
+def fresh(preset: str) -> tuple[Generator, Discriminator]:
+    """As built: batch norm is the identity in eval mode, but for its eps."""
+    config = replace(presets.load(preset), {"model.width": 8, "model.latent_dim": 8})
+    networks = build_networks(config.model, config.data, random_stream(0, "init"), 3)
+    for network in networks:
+        network.eval()
+    return networks
+
+
+def test_generators_by_hand() -> None:
+    """Every layer of norm 1: what is left is up-sampling, sums and batch norm."""
+    generator, _ = fresh("celeba64")
+    ones = dict.fromkeys([*map_sides(generator, 64), "stem"], 1.0)
+    assert product(pieces(generator, ones, {})) == pytest.approx(2**4, rel=1e-3)
+    generator, _ = fresh("sagan-celeba64")
+    ones = dict.fromkeys([*map_sides(generator, 64), "stem"], 1.0)
+    assert product(pieces(generator, ones, {})) == pytest.approx((2 + 2) ** 4, rel=1e-3)
+    block = generator.blocks[1]
+    for norm, scale in ((block.norm1, 3.0), (block.norm2, 5.0)):
+        nn.init.constant_(norm.weight[0], scale)  # one channel is enough
+    expected = (2 + 2) ** 3 * (2 + 3 * 5 * 2)
+    assert product(pieces(generator, ones, {})) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_residual_discriminator_by_hand() -> None:
+    """Two blocks that halve, two that do not, a sum over 8 x 8 pixels, and one row of weights."""
+    _, discriminator = fresh("sngan-cifar10")
+    sides = map_sides(discriminator, 32)
+    row = discriminator.score.weight.norm().item()
+    found = product(pieces(discriminator, dict.fromkeys(sides, 1.0), sides))
+    assert found == pytest.approx(0.5 * 2 * 0.5 * 2 * 2 * 2 * 8 * row)
