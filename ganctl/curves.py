@@ -53,7 +53,7 @@ def need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        hint = "pip install 'ganctl[plot]'"
+        hint = "pip install matplotlib"
         raise ConfigError("plotting needs matplotlib, which is not installed", hint) from None
 
 

@@ -17,7 +17,7 @@ def need_tensorboard() -> None:
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
-        hint = "pip install 'ganctl[tensorboard]'"
+        hint = "pip install tensorboard"
         raise ConfigError("--tensorboard needs tensorboard, which is not installed", hint) from None
 
 
