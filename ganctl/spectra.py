@@ -75,24 +75,10 @@ def layer_spectra(
     }
     for layer, weight in weighted_layers(network):
         raw, norm = norms.get(layer, (weight, None))
-        values = singular_values(raw)
-        estimate = None if norm is None else norm.sigma(raw).item()
-        in_use = values[0].item() / (1 if estimate is None else estimate)
+        estimate = None if norm is None else norm.sigma(raw)
         side = None if sides is None else sides.get(layer)
-        norm_of_map = Bounds(in_use, in_use) if side is None else zero_padded_norm(weight, side)
-        yield LayerSpectrum(
-            network=name,
-            layer=layer,
-            shape=tuple(raw.shape),
-            normalized=norm is not None,
-            sigma_estimate=estimate,
-            singular_values=values.tolist(),
-            sigma_in_use=in_use,
-            stable_rank=stable_rank(values),
-            side=side,
-            norm=norm_of_map,
-            gamma=gammas.get(layer),
-        )
+        as_map = None if side is None else zero_padded_norm(weight, side)
+        yield _spectrum(name, layer, raw, estimate, side, as_map, gammas.get(layer))
 
 
 @torch.no_grad()
@@ -103,26 +89,45 @@ def weight_spectrum(
 
     Its norm as a map is bounded for any size, stride and padding with zeros.
     """
-    values = singular_values(weight)
-    divided_by = 1.0 if estimate is None else estimate.item()
-    if divided_by == 0:
-        raise CheckpointError(f"layer {layer} is divided by a spectral norm of zero")
-    in_use = values[0].item() / divided_by
-    maps = as_map and weight.dim() == 4
-    norm = norm_at_any_size(weight / divided_by) if maps else Bounds(in_use, in_use)
+    norm = None
+    if as_map and weight.dim() == 4:
+        norm = norm_at_any_size(weight / _divisor(layer, estimate))
+    return _spectrum("", layer, weight, estimate, None, norm, None)
+
+
+def _spectrum(
+    network: str,
+    layer: str,
+    raw: Tensor,
+    estimate: Tensor | None,
+    side: int | None,
+    norm: Bounds | None,
+    gamma: float | None,
+) -> LayerSpectrum:
+    """`norm` None: that of the reshaped weight in use."""
+    values = singular_values(raw)
+    divisor = _divisor(layer, estimate)
+    in_use = values[0].item() / divisor
     return LayerSpectrum(
-        network="",
+        network=network,
         layer=layer,
-        shape=tuple(weight.shape),
+        shape=tuple(raw.shape),
         normalized=estimate is not None,
-        sigma_estimate=None if estimate is None else divided_by,
+        sigma_estimate=None if estimate is None else divisor,
         singular_values=values.tolist(),
         sigma_in_use=in_use,
         stable_rank=stable_rank(values),
-        side=None,
-        norm=norm,
-        gamma=None,
+        side=side,
+        norm=norm or Bounds(in_use, in_use),
+        gamma=gamma,
     )
+
+
+def _divisor(layer: str, estimate: Tensor | None) -> float:
+    """What the raw weight is divided by; CheckpointError if by zero, as a weight of zeros is."""
+    if estimate is not None and estimate == 0:
+        raise CheckpointError(f"layer {layer} is divided by a spectral norm of zero")
+    return 1.0 if estimate is None else estimate.item()
 
 
 def weighted_layers(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -154,3 +154,24 @@ def test_a_foreign_state_dictionary_is_inspected_too(capsys: Capture) -> None:
     for options in (["--network", "d"], ["--ema"]):
         assert main(["inspect-sn", "x.pth", *options]) == 2
         assert "is for ganctl's checkpoints" in capsys.readouterr().err
+
+
+def test_weights_of_zeros_have_no_spectrum_if_divided_by_it(capsys: Capture) -> None:
+    plain = torch.nn.Conv2d(2, 4, 3)
+    torch.nn.init.zeros_(plain.weight)
+    torch.save(plain.state_dict(), "plain.pth")
+    found = as_json(capsys, "plain.pth")
+    assert isinstance(found, dict)
+    assert (found["layers"][0]["stable_rank"], found["layers"][0]["norm_upper"]) == (0, 0)
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(2, 4, 3))
+    torch.nn.init.zeros_(layer.parametrizations["weight"].original)
+    torch.save({"a": layer.state_dict()}, "x.pth")
+    assert main(["inspect-sn", "x.pth"]) == 3
+    assert "error: layer a is divided by a spectral norm of zero" in capsys.readouterr().err
+
+
+def test_a_picture_is_kept_although_the_check_fails(run: Path) -> None:
+    pytest.importorskip("matplotlib")
+    check = ["--check", "--tolerance", "1e-12", "--plot", "x.png"]
+    assert main(["inspect-sn", "run", *check]) == 1
+    assert Path("x.png").is_file()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from ganctl.cli.points import MAX_IMAGES, choose_seeds, parse_classes
+from ganctl.cli.points import MAX_IMAGES, Seed, Seeds, Source, choose_seeds, parse_classes
 from ganctl.errors import CheckpointError, ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
@@ -26,12 +26,7 @@ MAX_NAME = 200  # letters of a name that is made up of options
 
 
 def inspect_attention(
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
-        ),
-    ] = None,
+    source: Source = None,
     n: Annotated[int, typer.Option("-n", help="Images that the figures are means of.")] = IMAGES,
     rows: Annotated[int, typer.Option(help="How many of them are in the picture.")] = ROWS,
     queries: Annotated[
@@ -48,10 +43,8 @@ def inspect_attention(
         str | None,
         typer.Option(metavar="WHERE", help="D at real images too: a folder, a zip, or a name."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first image; the next has the next seed.")] = 0,
-    seeds: Annotated[
-        str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")
-    ] = None,
+    seed: Seed = 0,
+    seeds: Seeds = None,
     classes: Annotated[
         str | None,
         typer.Option("--class", help="Of these classes in turn, by name or number: dress, or 0-3."),

@@ -116,10 +116,10 @@ def inspect_sn(
         else:
             spectra_tables.print_layers(found[0], None if spectrum else top_k)
         picture = spectra_plot.draw_spectra(found) if plot else None
-        if check:
-            _check(found[0].layers, tolerance)
     if plot is not None and picture is not None:
         _save(picture, plot)
+    if check:
+        _check(found[0].layers, tolerance)
 
 
 def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) -> "Snapshot":

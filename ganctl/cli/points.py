@@ -1,12 +1,28 @@
-"""Which seeds and classes `ganctl sample` is asked for."""
+"""Which seeds and classes a command is asked for."""
 
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ganctl.errors import ConfigError
 
 MAX_IMAGES = 10_000_000
+
+# Options that commands have in common.
+Source = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of the first image; the next has the next seed.")]
+Seeds = Annotated[
+    str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")
+]
 
 
 def parse_numbers(text: str, option: str) -> list[int]:

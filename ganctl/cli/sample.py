@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ganctl.cli.points import MAX_IMAGES, choose_seeds, parse_classes
+from ganctl.cli.points import MAX_IMAGES, Seed, Seeds, Source, choose_seeds, parse_classes
 from ganctl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -25,22 +25,15 @@ WALK_SEEDS = 5  # that --interpolate goes through, if none are named
 
 
 def sample(
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
-        ),
-    ] = None,
+    source: Source = None,
     n: Annotated[
         int | None,
         typer.Option(
             "-n", help="How many images; with classes the same number of each.  (default: 64)"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first image; the next has the next seed.")] = 0,
-    seeds: Annotated[
-        str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")
-    ] = None,
+    seed: Seed = 0,
+    seeds: Seeds = None,
     classes: Annotated[
         str | None,
         typer.Option("--class", help="Of these classes, by name or number: dress, or 0-3,7."),
