@@ -207,7 +207,7 @@ FOREIGN = {  # what `inspect-sn` says of files that may be another program's
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["sample", "inspect-sn"])
+@pytest.mark.parametrize("command", ["sample", "inspect-sn", "inspect-attention"])
 @pytest.mark.parametrize(("kind", "setup", "message"), CHECKPOINTS, ids=lambda v: str(v)[:40])
 def test_a_bad_checkpoint_is_exit_3_and_one_sentence(
     run: Path, capsys: Capture, command: str, kind: str, setup: Setup, message: str
