@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 console = Console(stderr=True, highlight=False)
+PAIR = 31  # columns of a terminal for a figure and its name
 
 
 def plain(text: object) -> str:
@@ -111,14 +112,13 @@ class LivePanel:
             TextColumn("left"), TimeRemainingColumn(), expand=True,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=last_step, completed=first_step)
-        self._live = Live(self._panel(), console=console, refresh_per_second=4)
+        self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "LivePanel":
         self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._live.update(self._panel(), refresh=True)
         self._live.stop()
 
     def stepped(self, step: int) -> None:
@@ -126,24 +126,27 @@ class LivePanel:
 
     def measured(self, row: dict[str, Any]) -> None:
         self._row = row
-        self._live.update(self._panel())
 
     def saved(self, step: int, path: str) -> None:
         self._saved = f"step {step:,}"
-        self._live.update(self._panel())
 
     def _panel(self) -> Panel:
-        figures = Table.grid(padding=(0, 2))
+        width = console.width - 3  # room for the ^C of a terminal: if it wraps, lines are repeated
         numbers = summary(self._row) | health(self._row) if self._row else {"first figures": "soon"}
+        alarm = numbers.pop("alarm", None)
+        figures = Table.grid(padding=(0, 2))
+        pairs = list(numbers.items())
+        columns = min(3, max(1, width // PAIR))
+        for left in range(0, len(pairs), columns):
+            row = pairs[left : left + columns]
+            figures.add_row(*(cell for name, value in row for cell in (f"[dim]{name}", value)))
+        lines = [f"[bold red]alarm: {alarm}"] if alarm else []
         step = int(self._bar.tasks[0].completed)
         upcoming = min(self.last_step, (step // self.save_every + 1) * self.save_every)
         saves = self._saved if step == self.last_step else f"{self._saved}, next at {upcoming:,}"
-        pairs = list({**numbers, "saved": saves}.items())
-        for left in range(0, len(pairs), 3):
-            row = pairs[left : left + 3]
-            cells = [(f"[{'bold red' if name == 'alarm' else 'dim'}]{name}", v) for name, v in row]
-            figures.add_row(*(cell for pair in cells for cell in pair))
-        return Panel(Group(self._bar, figures), title=plain(self.title), title_align="left")
+        lines.append(f"[dim]saved[/]  {saves}")
+        body = Group(self._bar, figures, *lines)
+        return Panel(body, title=plain(self.title), title_align="left", width=width)
 
 
 ProgressWatcher = LivePanel | PlainWatcher
