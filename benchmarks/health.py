@@ -45,6 +45,11 @@ def frozen_discriminator(trained: TrainState) -> None:
     trained.d_optimizer.param_groups[0]["lr"] = 0.0
 
 
+def frozen_generator(trained: TrainState) -> None:
+    """G stays as it was drawn."""
+    trained.g_optimizer.param_groups[0]["lr"] = 0.0
+
+
 def unharmed(_: TrainState) -> None:
     """A healthy run."""
 
@@ -70,6 +75,7 @@ CASES = {
     ),
     "constant-noise": Case("faces32", {}, constant_noise),
     "frozen-d": Case("faces32", {}, frozen_discriminator),
+    "frozen-g": Case("faces32", {}, frozen_generator),
     "non-saturating": Case("faces32", {"loss.kind": "nonsaturating"}),
     "non-saturating-no-spectral-norm": Case(
         "faces32",
@@ -109,7 +115,8 @@ def main() -> None:
         return
     table = Table(title=f"{chosen.steps} steps; figures are means of the last five rows")
     for column in ("run", *next(iter(results.values()))):
-        table.add_column(column, justify="left" if column == "run" else "right")
+        run = column == "run"
+        table.add_column(column, justify="left" if run else "right", no_wrap=run)
     for name, cells in results.items():
         table.add_row(name, *(str(cell) for cell in cells.values()))
     Console(width=None if sys.stdout.isatty() else 150).print(table)

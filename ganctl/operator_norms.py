@@ -35,7 +35,7 @@ KRYLOV_STEPS = 16  # of the lower bound
 EXHAUSTED = 1e-4  # what rounding leaves of a direction that the earlier ones span
 POWER_ITERATIONS = 8  # to guess at which frequency the norm is
 SLACK = 1e-12  # relative; rounding must not make a matrix look larger than itself
-GRID = 16  # points an axis and degree, in `norm_at_any_size`: at most 4 % too large
+GRID = 16  # points an axis and degree, in `largest_norm`: at most 4 % too large
 
 
 class Bounds(NamedTuple):
@@ -94,21 +94,27 @@ def zero_padded_norm(weight: Tensor, size: int) -> Bounds:
     return Bounds(min(max(lower, sigma) if size >= kernel else lower, upper), upper)
 
 
-def norm_at_any_size(weight: Tensor) -> Bounds:
-    """|K| for maps of every size, with zero or circular padding and every stride.
+def largest_norm(weight: Tensor) -> float:
+    """What |K| does not exceed: for maps of any size, zero or circular padding, stride and groups.
 
-    Below: one patch, so the map must be as large as the kernel. Above: P at every frequency, by its
-    values on a grid of N x N and the inequality of Ehlich and Zeller 1964, max |p| <= max over the
-    grid / cos(pi m / N) for a trigonometric polynomial of degree m = (k - 1) / 2, once for each
-    axis. A stride only leaves out rows of the operator. A transposed convolution has the norm of
-    the convolution it is the transpose of: the weight as torch has it serves for both.
+    weight: (C_out, C_in, k_h, k_w), or (..., k), or with more dimensions. P at every frequency, by
+    its values on a grid of N x N and the inequality of Ehlich and Zeller 1964, max |p| <= max over
+    the grid / cos(pi m / N) for a trigonometric polynomial of degree m = (k - 1) / 2, once for each
+    axis; in more than two dimensions the known factor. A stride only leaves out rows of the
+    operator, and a group only has a part of its channels. A transposed convolution has the norm of
+    the convolution it is the transpose of: the weight serves for both.
+
+    There is no such lower bound: one group may have all that is large in the weight.
     """
-    sigma = reshaped_norm(weight)
+    ceiling = reshaped_factor(weight) * reshaped_norm(weight)
+    if weight.dim() == 3:
+        weight = weight[:, :, None]
+    if weight.dim() != 4:
+        return ceiling
     points = [max(1, GRID * (side - 1) // 2) for side in weight.shape[2:]]
     degrees = [(side - 1) / 2 for side in weight.shape[2:]]
     between = math.prod(math.cos(math.pi * m / n) for m, n in zip(degrees, points, strict=True))
-    upper = min(_largest(weight, _grid(*points)) / between, reshaped_factor(weight) * sigma)
-    return Bounds(sigma, max(sigma, upper))
+    return min(_largest(weight, _grid(*points)) / between, ceiling)
 
 
 def _grid(rows: int, columns: int) -> Tensor:

@@ -16,7 +16,7 @@ from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import normalized_weights
 from ganctl.operator_norms import (
     Bounds,
-    norm_at_any_size,
+    largest_norm,
     singular_values,
     zero_padded_norm,
 )
@@ -35,7 +35,7 @@ class LayerSpectrum:
     sigma_in_use: float  # largest singular value of the weight that the layer computes with
     stable_rank: float  # |W|_F^2 / sigma^2: how many directions the weight really uses
     side: int | None  # of the maps that a convolution is applied to; None if there are none
-    norm: Bounds  # of the weight in use, as a map of whole images or vectors
+    norm: Bounds | None  # of the weight in use, as a map of images or vectors; None: not looked at
     gamma: float | None  # of the attention block whose output layer this is; else None
 
     @property
@@ -65,7 +65,7 @@ def layer_spectra(
     """One entry for each convolution, linear layer and normalised table.
 
     `sides` are those of `map_sides`; without them no convolution is looked at as a map of images,
-    which takes most of the time, and its norm is that of the reshaped weight.
+    which takes most of the time.
     """
     norms = {layer: (raw, norm) for layer, raw, norm in normalized_weights(network)}
     gammas = {
@@ -87,11 +87,11 @@ def weight_spectrum(
 ) -> LayerSpectrum:
     """Of a layer of which no more is known than its raw weight and the estimate of sigma.
 
-    Its norm as a map is bounded for any size, stride and padding with zeros.
+    As a map of images it is only bounded from above: its size, stride and groups are not known.
     """
     norm = None
-    if as_map and weight.dim() == 4:
-        norm = norm_at_any_size(weight / _divisor(layer, estimate))
+    if as_map and weight.dim() > 2:
+        norm = Bounds(0.0, largest_norm(weight / _divisor(layer, estimate)))
     return _spectrum("", layer, weight, estimate, None, norm, None)
 
 
@@ -104,7 +104,7 @@ def _spectrum(
     norm: Bounds | None,
     gamma: float | None,
 ) -> LayerSpectrum:
-    """`norm` None: that of the reshaped weight in use."""
+    """`norm`: of a convolution, as a map of images, if that was looked at."""
     values = singular_values(raw)
     divisor = _divisor(layer, estimate)
     in_use = values[0].item() / divisor
@@ -118,7 +118,7 @@ def _spectrum(
         sigma_in_use=in_use,
         stable_rank=stable_rank(values),
         side=side,
-        norm=norm or Bounds(in_use, in_use),
+        norm=Bounds(in_use, in_use) if raw.dim() == 2 else norm,
         gamma=gamma,
     )
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, conv_transpose2d
+from torch.nn.functional import conv1d, conv2d, conv_transpose2d
 
 from ganctl.operator_norms import (
     circular_norm,
-    norm_at_any_size,
+    largest_norm,
     reshaped_factor,
     reshaped_norm,
     singular_values,
@@ -106,20 +106,30 @@ def test_strided_circular_norm_against_power_iteration() -> None:
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (2, 5)])
-def test_the_bound_for_any_size_holds_for_all_sizes_strides_and_paddings(
+def test_the_bound_for_any_size_holds_for_all_sizes_strides_paddings_and_groups(
     kernel: tuple[int, int],
 ) -> None:
-    weight = kernel_of(3, 2, kernel)
-    bounds = norm_at_any_size(weight)
+    weight = kernel_of(4, 2, kernel)
+    bound = largest_norm(weight)
     norms = [circular_norm(weight, size) for size in (5, 7, 8, 12, 30, 61)]
-    assert max(norms) <= bounds.upper <= 1.05 * max(norms)
+    assert max(norms) <= bound <= 1.05 * max(norms)
     for stride in (1, 2, 3):
         for padding in (0, 1, 2):
             norms.append(dense_norm(conv2d(units(2, 7), weight, padding=padding, stride=stride)))
-    transposed = conv_transpose2d(units(3, 6), weight, stride=2)
-    norms.append(dense_norm(transposed))
-    assert max(norms) <= bounds.upper * (1 + 1e-12)
-    assert bounds.lower <= min(norms) * (1 + 1e-12)
+    norms.append(dense_norm(conv_transpose2d(units(4, 6), weight, stride=2)))
+    norms.append(dense_norm(conv2d(units(4, 6), weight, groups=2)))
+    assert max(norms) <= bound * (1 + 1e-12)
+
+
+def test_in_one_and_three_dimensions_the_bound_is_above_that_of_the_patches() -> None:
+    torch.manual_seed(0)
+    taps = torch.randn(3, 2, 5, dtype=torch.float64)
+    along = torch.eye(2 * 40, dtype=torch.float64).view(-1, 2, 40)
+    norm = dense_norm(conv1d(along, taps, padding=2))
+    assert norm <= largest_norm(taps) <= 1.1 * norm
+    cube = torch.ones(1, 1, 3, 3, 3, dtype=torch.float64)
+    assert reshaped_norm(cube) == pytest.approx(27**0.5)
+    assert largest_norm(cube) == pytest.approx(27)  # of maps that are large: all taps add up
 
 
 def test_the_grid_alone_would_not_be_a_bound() -> None:
@@ -133,7 +143,7 @@ def test_the_grid_alone_would_not_be_a_bound() -> None:
 
     assert largest(16) < 0.999 * largest(32)
     for weight in (taps.view(1, 1, 1, 3), taps.view(1, 1, 3, 1)):
-        assert largest(32) <= norm_at_any_size(weight).upper <= largest(16) * 1.02
+        assert largest(32) <= largest_norm(weight) <= largest(16) * 1.02
 
 
 def test_known_factors_between_reshaped_and_true_norm() -> None:
@@ -163,7 +173,7 @@ def test_a_kernel_of_zeros_has_norm_zero() -> None:
     zeros = torch.zeros(2, 3, 3, 3)
     assert zero_padded_norm(zeros, 8) == (0, 0)
     assert circular_norm(zeros, 8) == 0
-    assert norm_at_any_size(zeros) == (0, 0)
+    assert largest_norm(zeros) == 0
 
 
 def test_what_cannot_be_answered_is_refused() -> None:

@@ -144,7 +144,7 @@ def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) ->
                 if as_maps:
                     progress(len(layers) + len(own), total)
             if as_maps:
-                norms = {layer.layer: layer.norm.upper for layer in own}
+                norms = {layer.layer: layer.norm.upper for layer in own if layer.norm}
                 chains[name] = pieces(chosen[name], norms, sides)
             layers += own
     return Snapshot(str(path), saved.step, layers, chains)
@@ -189,8 +189,8 @@ def _plain(snapshot: "Snapshot") -> dict[str, Any]:
     layers = []
     for layer in snapshot.layers:
         values = asdict(layer)
-        norm = values.pop("norm")
-        layers.append({**values, "norm_lower": norm[0], "norm_upper": norm[1]})
+        lower, upper = values.pop("norm") or (None, None)
+        layers.append({**values, "norm_lower": lower, "norm_upper": upper})
     chains = {
         name: {"bound": product(chain), "pieces": [piece._asdict() for piece in chain]}
         for name, chain in snapshot.chains.items()

@@ -87,8 +87,13 @@ def print_comparison(one: Snapshot, other: Snapshot) -> None:
 
 
 def _as_map(layer: LayerSpectrum) -> str:
+    if layer.norm is None:
+        return "-"
     lower, upper = (f"{bound:.3f}" for bound in layer.norm)
-    bounds = lower if lower == upper else f"{lower} to {upper}"
+    if lower == upper:
+        bounds = upper
+    else:
+        bounds = f"{lower} to {upper}" if layer.norm.lower else f"at most {upper}"
     return bounds if layer.side is None else f"{bounds} at {layer.side}"
 
 
