@@ -1,6 +1,6 @@
 """Finding presets, and making one configuration of a preset, what it extends, and --set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -39,11 +39,19 @@ def path_of(preset: str) -> Path:
     raise ConfigError(f"unknown preset {preset!r}", hint=hint)
 
 
-def load(preset: str, overrides: Sequence[str] = ()) -> Config:
-    """The configuration of a preset with `key=value` overrides applied in their order."""
+def load(
+    preset: str, overrides: Sequence[str] = (), given: Mapping[str, Value] | None = None
+) -> Config:
+    """The configuration of a preset with `key=value` overrides applied in their order.
+
+    `given`: dotted settings that have options of their own, which come last.
+    """
     document = _read(path_of(preset), depth=0)
     for override in overrides:
-        _apply(override, document)
+        name, value = _parse(override)
+        _lay(document, name, value, origin="--set")
+    for name, value in (given or {}).items():
+        _lay(document, name, value, origin="")
     return config.validate(document.settings, document.origins)
 
 
@@ -73,8 +81,8 @@ def _merge(base: dict[str, Value], top: dict[str, Value]) -> dict[str, Value]:
     return merged
 
 
-def _apply(override: str, document: Document) -> None:
-    """Lay one `key=value` over the settings."""
+def _parse(override: str) -> tuple[str, Value]:
+    """The name and the value of one `key=value`."""
     name, equals, text = override.partition("=")
     name = name.strip()
     if not equals or not name:
@@ -83,10 +91,15 @@ def _apply(override: str, document: Document) -> None:
         )
     if name not in config.setting_names():
         raise ConfigError(f"unknown setting {name}", hint=config.did_you_mean(name))
+    return name, strict_yaml.read_value(text)
+
+
+def _lay(document: Document, name: str, value: Value, origin: str) -> None:
+    """Lay one setting over the others; `origin` is what to call the place it came from."""
     path: KeyPath = tuple(name.split("."))
     section: Value = document.settings
     for key in path[:-1]:
         section = section.setdefault(str(key), {}) if isinstance(section, dict) else None
     if isinstance(section, dict):  # else the file has something odd there, which validation names
-        section[str(path[-1])] = strict_yaml.read_value(text)
-    document.origins[path] = "--set"
+        section[str(path[-1])] = value
+    document.origins[path] = origin

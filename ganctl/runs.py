@@ -122,16 +122,22 @@ class Run:
                 log.warning("skipped: %s is of step %s, not of its name", path, metadata["step"])
             else:
                 return path
+        raise self._no_checkpoint(damaged)
+
+    def whole_checkpoints(self) -> list[Path]:
+        """All checkpoints of this run that are whole, the oldest first; CheckpointError if none."""
+        paths = [path for _, path in reversed(self._saved())]
+        whole = [path for path in paths if self._wrote(path, checkpoint.verify)]
+        if not whole:
+            raise self._no_checkpoint(len(paths))
+        return whole
+
+    def _no_checkpoint(self, damaged: int) -> CheckpointError:
         found = f"{damaged} damaged" if damaged else "nothing saved yet"
-        raise CheckpointError(
+        return CheckpointError(
             f"{self.folder} has no usable checkpoint ({found})",
             hint=f"start again: ganctl train --preset {self.folder / 'config.yaml'}",
         )
-
-    def whole_checkpoints(self) -> list[Path]:
-        """All checkpoints of this run that are whole, the oldest first."""
-        paths = [path for _, path in reversed(self._saved())]
-        return [path for path in paths if self._wrote(path, checkpoint.verify)]
 
     def _saved(self) -> list[tuple[int, Path]]:
         """Steps and files of what looks like a checkpoint, the newest first."""
@@ -216,7 +222,7 @@ def find(target: Path | None) -> Run:
             return Run(folder, run_id=_identity(folder)[0])
     beside = target if _exists(target) and target.is_dir() else target.parent
     near = next((p for p in (beside, *beside.parents) if (p / "run.json").is_file()), None)
-    hint = f"did you mean ganctl resume {near}?" if near else "`ls runs` shows the runs"
+    hint = f"did you mean {near}?" if near else "`ls runs` shows the runs"
     raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it", hint)
 
 

@@ -43,6 +43,15 @@ def test_overrides_are_numbers_lists_and_switches() -> None:
     assert loaded.data.crop is None
 
 
+def test_options_count_with_overrides_and_come_last() -> None:
+    """32 images cannot be split into 3 parts; 30 can."""
+    split = ["optim.grad_accumulation=3", "train.steps=7"]
+    loaded = presets.load("faces32", split, {"optim.batch_size": 30, "train.steps": 9})
+    assert (loaded.optim.batch_size, loaded.train.steps) == (30, 9)
+    with pytest.raises(ConfigError, match=r"^train\.steps is -1, but it"):
+        presets.load("faces32", [], {"train.steps": -1})
+
+
 def test_a_preset_may_extend_another(tmp_path: Path) -> None:
     (tmp_path / "middle.yaml").write_text("extends: celeba64\ntrain:\n  seed: 5\n")
     mine = tmp_path / "mine.yaml"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from test_cli import TINY
 
-from ganctl import checkpoint
+from ganctl import checkpoint, runs
 from ganctl.cli.app import main
 from ganctl.operator_norms import circular_norm, singular_values
 
@@ -82,11 +82,41 @@ def test_the_history_has_every_checkpoint_and_its_own_figures(run: Path, capsys:
     assert "gamma of g.stages.1.attention" in out
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_run_without_a_checkpoint_has_no_history(
+    run: Path, capsys: Capture, form: list[str]
+) -> None:
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    assert main(["inspect-sn", "run", "--history", *form]) == 3
+    assert "run has no usable checkpoint (nothing saved yet)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_deleted_meanwhile_is_left_out(
+    run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run that goes on deletes its older ones."""
+    verified = runs.Run.whole_checkpoints
+
+    def then_one_is_deleted(self: runs.Run) -> list[Path]:
+        paths = verified(self)
+        paths[0].unlink()
+        return paths
+
+    monkeypatch.setattr(runs.Run, "whole_checkpoints", then_one_is_deleted)
+    history = as_json(capsys, "run", "--history")
+    assert isinstance(history, list)
+    assert [snapshot["step"] for snapshot in history] == [2, 3]
+
+
 def test_two_checkpoints_are_compared(run: Path, capsys: Capture) -> None:
     first = "run/checkpoints/step-000000001.pt"
     pair = as_json(capsys, first, "--against", "run")
     assert isinstance(pair, list)
     assert [snapshot["step"] for snapshot in pair] == [1, 3]
+    norms = {layer["layer"]: layer["norm_upper"] for layer in pair[0]["layers"]}
+    assert norms["stem"] is not None  # a linear layer
+    assert norms[LAYER] is None  # a convolution is not looked at as a map here
     assert main(["inspect-sn", first, "--against", "run"]) == 0
     out = capsys.readouterr().out
     one, other = (singular_values(raw_weight(run, step, LAYER))[0].item() for step in (1, 3))
@@ -121,6 +151,7 @@ MISTAKES = [
     (["--plot", "x.jpg"], 2, "--plot is x.jpg"),
     (["--plot", "run/config.png"], 2, "run/config.png exists"),
     (["--against", "none.pt"], 3, "there is no checkpoint none.pt"),
+    (["--check", "--tolerance", "nan"], 2, "--tolerance is nan"),
 ]
 
 
@@ -169,6 +200,22 @@ def test_weights_of_zeros_have_no_spectrum_if_divided_by_it(capsys: Capture) -> 
     torch.save({"a": layer.state_dict()}, "x.pth")
     assert main(["inspect-sn", "x.pth"]) == 3
     assert "error: layer a is divided by a spectral norm of zero" in capsys.readouterr().err
+
+
+def test_the_check_looks_at_both_files_and_needs_something_to_look_at(capsys: Capture) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(9, 8))
+    for _ in range(200):
+        layer(torch.ones(1, 9))
+    torch.save(layer.state_dict(), "good.pth")
+    with torch.no_grad():
+        layer.parametrizations["weight"].original[0] *= 30  # u and v are no longer those of W
+    torch.save(layer.state_dict(), "bad.pth")
+    torch.save(torch.nn.Linear(9, 8).state_dict(), "plain.pth")
+    assert main(["inspect-sn", "good.pth", "--check"]) == 0
+    for files in (["bad.pth"], ["good.pth", "--against", "bad.pth"], ["plain.pth"]):
+        assert main(["inspect-sn", *files, "--check"]) == 1
+    assert "no layer is spectrally normalised" in capsys.readouterr().err
 
 
 def test_a_picture_is_kept_although_the_check_fails(run: Path) -> None:

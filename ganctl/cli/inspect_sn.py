@@ -1,5 +1,6 @@
 """`ganctl inspect-sn`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ganctl.durable import replacing
-from ganctl.errors import ConfigError, StorageError
+from ganctl.errors import CheckpointError, ConfigError, StorageError
 
 if TYPE_CHECKING:
     from ganctl.lipschitz import Piece
@@ -72,6 +73,8 @@ def inspect_sn(
         raise ConfigError(f"--network is {network!r}, but it must be d, g or both")
     if top_k < 1:
         raise ConfigError(f"--top-k is {top_k}, but it must be at least 1")
+    if not 0 <= tolerance < math.inf:
+        raise ConfigError(f"--tolerance is {tolerance}, but it must be a number from 0")
     if history and (against is not None or check):
         other = "--check" if check else "--against"
         raise ConfigError(f"--history cannot be combined with {other}")
@@ -119,7 +122,7 @@ def inspect_sn(
     if plot is not None and picture is not None:
         _save(picture, plot)
     if check:
-        _check(found[0].layers, tolerance)
+        _check([layer for snapshot in found for layer in snapshot.layers], tolerance)
 
 
 def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) -> "Snapshot":
@@ -170,7 +173,7 @@ def _look_at_foreign(path: Path, network: str, averaged: bool, as_maps: bool) ->
 
 
 def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "list[Snapshot]":
-    """All whole checkpoints of a run, the oldest first."""
+    """All whole checkpoints of a run, the oldest first; it may go on and delete some meanwhile."""
     from ganctl import runs
     from ganctl.cli import show
 
@@ -178,7 +181,11 @@ def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "l
     snapshots = []
     with show.ProgressBar("inspecting", patience=1) as progress:
         for number, path in enumerate(paths, 1):
-            snapshots.append(_look(path, networks, averaged, as_maps=False))
+            try:
+                snapshots.append(_look(path, networks, averaged, as_maps=False))
+            except CheckpointError:
+                if path.exists() or path == paths[-1]:
+                    raise
             progress(number, len(paths))
     return snapshots
 
@@ -203,7 +210,11 @@ def _plain(snapshot: "Snapshot") -> dict[str, Any]:
 def _check(layers: "Sequence[LayerSpectrum]", tolerance: float) -> None:
     from ganctl.cli import show
 
-    worst = max(layers, key=lambda layer: layer.error)
+    normalized = [layer for layer in layers if layer.normalized]
+    if not normalized:
+        show.note("check failed: no layer is spectrally normalised")
+        raise typer.Exit(CHECK_FAILED)
+    worst = max(normalized, key=lambda layer: layer.error)
     if worst.error > tolerance:
         show.note(f"check failed: {worst.name} has norm {worst.sigma_in_use:.3f} in use")
         raise typer.Exit(CHECK_FAILED)

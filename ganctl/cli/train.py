@@ -51,7 +51,6 @@ def train(
     ganctl train --preset celeba64 --data photos/ --dry-run
     """
     from ganctl import presets
-    from ganctl.config import replace
 
     if json and not dry_run:
         raise ConfigError("--json needs --dry-run", "a training run writes metrics.jsonl by itself")
@@ -59,9 +58,8 @@ def train(
         "data.source": data, "train.steps": steps, "optim.batch_size": batch_size,
         "train.seed": seed, "train.precision": precision,
     }  # fmt: skip
-    config = presets.load(preset, settings or [])
     given = {name: value for name, value in shorthands.items() if value is not None}
-    config = replace(config, given)
+    config = presets.load(preset, settings or [], given)
 
     if dry_run:
         from ganctl.cli import dry_run as trial
