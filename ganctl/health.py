@@ -40,15 +40,16 @@ FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has fo
 
 
 def score_figures(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """(4,): spread of D(real) and D(fake) in this batch; shares of them outside the hinge margins.
+    """(6,): means of D(real) and D(fake), their spreads, shares of them outside the hinge margins.
 
     A spread is the standard deviation. Outside is above 1 for real and below -1 for fake images.
     """
     figures = (
+        real_scores.mean(), fake_scores.mean(),
         real_scores.std(correction=0), fake_scores.std(correction=0),
         (real_scores > MARGIN).float().mean(), (fake_scores < -MARGIN).float().mean(),
     )  # fmt: skip
-    return torch.stack(figures).detach()
+    return torch.stack(figures)
 
 
 def gradient_norm(network: nn.Module, scaler: torch.amp.GradScaler) -> Tensor:
@@ -87,7 +88,7 @@ class Diversity:
     when all are alike and as well when a few modes are repeated, where a mean distance hardly
     moves; it needs no network. Two images are as similar as exp(-d^2 / 2 w^2), d their distance
     after averaging to 8 x 8 pixels (modes differ in layout and colour; detail and noise must not
-    pass for variety), w half the median distance of real images.
+    pass for variety), w half the median distance of real images that differ.
     """
 
     def __init__(self, config: Config, batches: Batches, n_classes: int) -> None:
@@ -97,6 +98,7 @@ class Diversity:
         self.given = noise(config, n_classes, count, batches.device, "health")
         real = layout(batches.at(0, count))
         distances = torch.pdist(real)
+        distances = distances[distances > 0]  # repeated images must not make it 0
         self.width = distances.median().item() / 2 if len(distances) else 0.0
         self.real_score = vendi_score(real, self.width) if self.width else 1.0
 
@@ -246,8 +248,9 @@ def rounded(value: float) -> float | None:
 class Checkup:
     """Completes rows of metrics.jsonl as they are made, and notices when a disease begins.
 
-    All it remembers are the rows of the last window, which a resumed run reads back: it finds what
-    an uninterrupted one would. Only a row that a stop cut short has no say.
+    All it remembers are the rows of the last window, which a resumed run reads back. A row that a
+    stop cut short has no say; the first after it is the mean of fewer steps than an uninterrupted
+    run's, which is the only difference that a stop makes.
     """
 
     def __init__(

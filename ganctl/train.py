@@ -18,7 +18,7 @@ from ganctl.errors import AlarmError, CheckpointError, DivergedError, StoppedErr
 from ganctl.health import Checkup, Diagnosis, gradient_norm, score_figures
 from ganctl.journal import Journal, Row
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
-from ganctl.metrics import D_METRICS, FINITE, Meter
+from ganctl.metrics import FINITE, Meter
 from ganctl.models.spectral import power_iterate
 from ganctl.noise import noise
 from ganctl.previews import save_preview
@@ -137,7 +137,7 @@ def update_discriminator(
     discriminator, optim, n_classes = state.discriminator, config.optim, state.generator.n_classes
     size = optim.batch_size // optim.grad_accumulation
     power_iterate(discriminator)
-    metrics = torch.zeros(len(D_METRICS) - 1, device=batches.device)
+    total, seen = torch.zeros(1, device=batches.device), []
     for part in range(optim.grad_accumulation):
         position = update * optim.batch_size + part * size
         real, labels = batches.at(position, size), batches.labels_at(position, size)
@@ -151,12 +151,12 @@ def update_discriminator(
         loss = LOSSES[config.loss.kind].discriminator(real_scores, fake_scores)
         penalty = penalties(discriminator, real, fake, labels, config, update, part)
         state.d_scaler.scale((loss + penalty) / optim.grad_accumulation).backward()
-        means = torch.stack([loss, real_scores.mean(), fake_scores.mean()]).detach()
-        figures = torch.cat([means, score_figures(real_scores, fake_scores)])
-        metrics += figures / optim.grad_accumulation
+        total += loss.detach() / optim.grad_accumulation
+        seen.append(scores.detach().unflatten(0, (2, -1)))
+    figures = score_figures(*torch.cat(seen, dim=1))
     gradient = gradient_norm(discriminator, state.d_scaler)
     _step(state.d_optimizer, state.d_scaler)
-    return torch.cat([metrics, gradient])
+    return torch.cat([total, figures, gradient])
 
 
 def update_generator(state: TrainState, device: torch.device, config: Config) -> Tensor:

@@ -34,12 +34,12 @@ def test_spreads_and_shares_by_hand() -> None:
     real, fake = torch.tensor([2.0, 4.0, 1.0, -1.0]), torch.tensor([-1.0, -1.5, 0.0, 2.5])
     found = health.score_figures(real, fake)
     shares = [2 / 4, 1 / 4]  # a score on the margin is inside
-    expected = [np.std(real.numpy()), np.std(fake.numpy()), *shares]
+    expected = [1.5, 0.0, np.std(real.numpy()), np.std(fake.numpy()), *shares]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
 
 
 def test_a_batch_of_one_has_no_spread() -> None:
-    assert health.score_figures(torch.ones(1), torch.ones(1))[:2].tolist() == [0, 0]
+    assert health.score_figures(torch.ones(1), torch.ones(1))[2:4].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("scale", [None, 2.0**16])
@@ -136,6 +136,17 @@ def test_diversity_is_1_for_the_real_images_and_falls_with_each_kind_of_collapse
     assert few is not None
     assert 0.02 < few < health.COLLAPSED
     assert of(torch.full((64, 3, 32, 32), torch.nan)) is None
+
+
+def test_repeated_real_images_do_not_stop_the_measurement(
+    tiny: Callable[..., Config], crowd: np.ndarray
+) -> None:
+    """Most pairs are equal, so half the median distance of all pairs would be 0."""
+    images = np.concatenate([crowd[:3], crowd[:1].repeat(9, axis=0)])
+    diversity = Diversity(tiny(), batches_of(images, tiny()), 0)
+    real = batches_of(images, tiny()).at(0, 12)
+    diversity.given = diversity.given._replace(z=diversity.given.z[:12])
+    assert diversity.of(Drawn(real)) == 1.0  # type: ignore[arg-type]
 
 
 def test_real_images_that_are_all_alike_measure_nothing(
@@ -353,7 +364,7 @@ def test_a_run_is_the_same_bytes_with_and_without_its_figures(
     assert row["diversity"] is not None
     assert (row["d_gradient"] is None) <= (config.train.precision == "fp16")  # steps are skipped
     assert (row["real_outside"] is None) == (config.loss.kind != "hinge")
-    monkeypatch.setattr(train, "score_figures", lambda *_: torch.zeros(4))
+    monkeypatch.setattr(train, "score_figures", lambda *_: torch.zeros(6))
     monkeypatch.setattr(train, "gradient_norm", lambda *_: torch.zeros(1))
     monkeypatch.setattr(metrics, "sigma_drift", lambda *_: None)
     monkeypatch.setattr(Diversity, "__init__", lambda *_: None)

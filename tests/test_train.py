@@ -230,7 +230,7 @@ def test_several_discriminator_steps_see_different_images_and_latents(
     assert updates == [0, 1, 2, 3, 4, 5]
 
 
-def test_accumulated_gradients_equal_those_of_the_whole_batch(
+def test_accumulated_gradients_and_figures_equal_those_of_the_whole_batch(
     faces: np.ndarray, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For D, whose score of an image does not depend on the batch; with the same latents."""
@@ -238,17 +238,19 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
     monkeypatch.setattr(
         noise, "latents", lambda _c, count, _p, _r, _u, part: z[part * count : (part + 1) * count]
     )
-    moments = []
+    moments, figures = [], []
     for parts in (1, 2, 4):
         config = tiny(optim__grad_accumulation=parts)
         trained = state.create(config, CPU)
         trained.generator.eval()  # batch norm would see the parts
-        train.update_discriminator(trained, batches_of(faces, config), config, 0)
+        figures.append(train.update_discriminator(trained, batches_of(faces, config), config, 0))
         first = trained.d_optimizer.state_dict()["state"]
         moments.append([first[i]["exp_avg"] for i in sorted(first)])
     for other in moments[1:]:
         for a, b in zip(moments[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    for measured in figures[1:]:
+        torch.testing.assert_close(measured, figures[0], rtol=1e-4, atol=1e-6)
 
 
 def test_latents_are_a_function_of_seed_purpose_and_position(tiny: Callable[..., Config]) -> None:
@@ -275,8 +277,10 @@ def test_a_value_that_is_not_finite_is_never_published(
             next(trained.generator.parameters())[0] = math.nan
         else:
             trained.d_optimizer.state_dict()["state"][0]["exp_avg"][0] = math.inf
-    with pytest.raises(DivergedError, match=f"by step 1: {where}.*; no checkpoint is good"):
+    message = f"by step 1: {where}.*; no checkpoint is good"
+    with pytest.raises(DivergedError, match=message) as caught:
         Saver(run, config, CPU, {}).save(trained, must=False)
+    assert "ganctl resume" not in str(caught.value.hint)  # there is nothing to go back to
     assert not list(run.checkpoints.iterdir())
 
 
