@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ganctl.durable import write_text
 
@@ -66,8 +66,9 @@ class Journal:
 
     def _append(self, name: str, row: Row) -> None:
         try:
-            with (self.folder / name).open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            with (self.folder / name).open("ab+") as file:
+                line = f"{json.dumps(row)}\n".encode()
+                file.write(line if _ends_a_line(file) else b"\n" + line)
             self._unwritten.discard(name)
         except OSError as error:
             if name not in self._unwritten:
@@ -78,6 +79,14 @@ class Journal:
 def now() -> str:
     """For people to read; nothing is decided by it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    """Whether nothing was torn off at the end of `file`."""
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:

@@ -12,6 +12,7 @@ from ganctl.errors import CheckpointError, DivergedError, StorageError
 from ganctl.runs import Run
 from ganctl.state import TrainState, describe, first_bad_tensor
 
+NOTHING = "no checkpoint"  # what a run has before its first save
 MOST_FAILURES = 3  # periodic saves that may fail in a row before the run gives up
 
 log = logging.getLogger("ganctl")
@@ -64,14 +65,15 @@ class Saver:
         """The error to raise: what is not finite, the first bad tensor, where to go back to."""
         bad = first_bad_tensor(payload)
         where = f" (the first bad tensor is {bad})" if bad and bad not in what else ""
+        good = self._last_good()
+        back = f"`ganctl resume {self.run.folder}` goes back to it; " if good != NOTHING else ""
         return DivergedError(
-            f"the run diverged by step {step:,}: {what}{where}; {self._last_good()} is good",
-            hint=f"`ganctl resume {self.run.folder}` goes back to it; lower optim.d_lr or g_lr, use"
-            " --precision fp32, or set train.rollbacks",
+            f"the run diverged by step {step:,}: {what}{where}; {good} is good",
+            hint=f"{back}lower optim.d_lr or g_lr, use --precision fp32, or set train.rollbacks",
         )
 
     def _last_good(self) -> str:
         try:
             return self.run.newest_checkpoint().name
         except CheckpointError:
-            return "no checkpoint"
+            return NOTHING

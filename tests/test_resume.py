@@ -268,6 +268,22 @@ def test_resume_says_when_it_cannot_be_bit_exact(
     assert "not bit-exact with the run so far: threads was 1, is 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("zero_from", "hint"), [(2, None), (3, 3), (9, 4)])
+def test_a_finished_run_is_not_told_to_go_beyond_its_rates(
+    photos: Path, capsys: pytest.CaptureFixture[str], zero_from: int, hint: int | None
+) -> None:
+    decay = ["--set", f"optim.lr_decay=[1,{zero_from}]"]
+    assert main(["train", "--data", str(photos), *TINY, *decay, "--steps", "2", "--run", "r"]) == 0
+    capsys.readouterr()
+    assert main(["resume", "r"]) == 0
+    err = capsys.readouterr().err
+    if hint is None:
+        assert "hint" not in err
+    else:
+        assert f"hint: ganctl resume r --steps {hint} trains on" in err
+        assert main(["resume", "r", "--steps", str(hint)]) == 0
+
+
 def test_a_finished_run_says_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r"]) == 0
     before = (Path("r") / "metrics.jsonl").read_bytes()

@@ -227,3 +227,22 @@ def test_metrics_after_a_step_are_cut_and_a_torn_line_ignored(run: Run) -> None:
         file.write(b'[1]\n{"step": "x"}\n\xff\xfe\n{}\n{"step": 4, "tor')
     run.journal.cut_metrics(2)
     assert (run.folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"step": 2, "d_l', b'{"step": 2}\n\xff'])
+def test_a_torn_line_does_not_swallow_the_next(run: Run, torn: bytes) -> None:
+    """As a disk leaves it that was full for a while."""
+    run.journal.measure({"step": 1})
+    with (run.folder / "metrics.jsonl").open("ab") as file:
+        file.write(torn)
+    run.journal.measure({"step": 3})
+    run.journal.measure({"step": 4})
+    steps = [row["step"] for row in run.journal.rows()]
+    assert [step for step in steps if step != 2] == [1, 3, 4]
+    assert b"\n\n" not in (run.folder / "metrics.jsonl").read_bytes()
+
+
+def test_what_is_below_a_runs_folder_leads_to_the_run(run: Run) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        runs.find(run.folder / "checkpoints")
+    assert caught.value.hint == f"did you mean {run.folder}?"

@@ -74,7 +74,9 @@ def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool = Fa
     step = saved.step
     if step >= settings.train.steps:
         show.note(f"{run.folder} is finished at step {step:,}")
-        show.note(f"hint: ganctl resume {run.folder} --steps {2 * step} trains on")
+        decay = settings.optim.lr_decay
+        if (most := min(2 * step, decay[1] if decay else 2 * step)) > step:
+            show.note(f"hint: ganctl resume {run.folder} --steps {most} trains on")
         return
     device = choose_device(device_name)
     prepare(device)
