@@ -100,7 +100,8 @@ def number(row: Row, name: str) -> float:
 def _draw_curve(axes: "Axes", panel: Panel, rows: Sequence[Row], color: str) -> None:
     steps = [row["step"] for row in rows]
     values = [number(row, panel.name) for row in rows]
-    axes.plot(steps, values, color=color, linewidth=1.2)
+    alone = _without_neighbours(values)
+    axes.plot(steps, values, color=color, linewidth=1.2, marker="o", markersize=3, markevery=alone)
     if panel.spread:
         spreads = [number(row, panel.spread) for row in rows]
         pairs = list(zip(values, spreads, strict=True))
@@ -113,6 +114,13 @@ def _draw_curve(axes: "Axes", panel: Panel, rows: Sequence[Row], color: str) -> 
     ]
     at, heights = [step for step, _ in ill], [value for _, value in ill]
     axes.plot(at, heights, color=color, marker="x", markersize=4, linestyle="")
+
+
+def _without_neighbours(values: Sequence[float]) -> list[int]:
+    """Where a line would not be seen: at a figure between none."""
+    known = [False, *(math.isfinite(value) for value in values), False]
+    ends = zip(known, known[1:], known[2:], strict=False)
+    return [index for index, (left, here, right) in enumerate(ends) if here and not left | right]
 
 
 def _finish(axes: "Axes", panel: Panel) -> None:

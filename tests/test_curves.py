@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from ganctl import curves
+from ganctl.cli import show
 from ganctl.cli.app import main
-from ganctl.cli.event_files import numbers
+from ganctl.cli.event_files import EventFiles, numbers
+from ganctl.curves import Panel
 from ganctl.journal import Row
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
@@ -67,6 +69,20 @@ def test_each_run_has_a_colour_of_its_own() -> None:
     both = curves.draw({"a": one, "b": other})
     assert has(both, BLUE)
     assert has(both, ORANGE)
+
+
+@pytest.mark.usefixtures("matplotlib")
+@pytest.mark.parametrize("rows", [[bare(1)], [bare(1), bare(2, d_loss=None), bare(3)]])
+def test_a_figure_without_neighbours_is_seen_too(rows: list[Row]) -> None:
+    """Without a legend, which has the run's colour as well."""
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    curves._draw_curve(axes, Panel("d_loss", "D's loss"), rows, "C0")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert has(file.getvalue(), BLUE)
 
 
 def test_panels_are_those_that_have_figures() -> None:
@@ -175,7 +191,7 @@ def test_tensorboard_gets_every_figure_of_every_row(photos: Path, writer: type[W
     command = ["train", "--data", str(photos), *TINY, "--run", "r", "--tensorboard"]
     assert main([*command, "--steps", "2"]) == 0
     written = writer.last.written
-    assert written["opened"] == [("r/tensorboard", None)]
+    assert written["opened"] == [("r/tensorboard", 1)]
     assert written["closed"] == [True]
     rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
     expected = [(n, v, r["step"]) for r in rows for n, v in numbers(r).items()]
@@ -183,6 +199,15 @@ def test_tensorboard_gets_every_figure_of_every_row(photos: Path, writer: type[W
     assert {"d_loss", "diversity", "gamma/g.stages.1.attention"} <= {n for n, _, _ in expected}
     assert main(["resume", "r", "--steps", "3", "--tensorboard"]) == 0
     assert writer.last.written["opened"] == [("r/tensorboard", 3)]
+
+
+def test_after_a_roll_back_tensorboard_hides_what_came_later(writer: type[Writer]) -> None:
+    opened = []
+    with EventFiles(show.PlainWatcher(9), Path("r"), 0) as files:
+        for step in (2, 4, 6, 4, 6):
+            files.measured(row(step))
+            opened.append(writer.last.written["opened"][0][1])
+    assert opened == [1, 1, 1, 4, 4]
 
 
 def test_tensorboards_real_writer_leaves_event_files(photos: Path) -> None:
@@ -204,6 +229,17 @@ def test_tensorboards_files_that_cannot_be_written_do_not_end_a_run(
     assert main([*command, "--steps", "3"]) == 0
     message = "TensorBoard's files cannot be written: No space left on device"
     assert capsys.readouterr().err.count(message) == 1
+
+
+def test_a_file_where_tensorboards_folder_should_be_does_not_end_a_run(
+    photos: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("tensorboard")
+    command = ["train", "--data", str(photos), *TINY, "--run", "r"]
+    assert main([*command, "--steps", "1"]) == 0
+    Path("r/tensorboard").write_text("")
+    assert main(["resume", "r", "--steps", "2", "--tensorboard"]) == 0
+    assert "TensorBoard's files cannot be written: File exists" in capsys.readouterr().err
 
 
 def test_figures_are_flat_and_absent_ones_left_out() -> None:

@@ -3,10 +3,13 @@
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ganctl.cli import show
 from ganctl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"  # below the run's
 log = logging.getLogger("ganctl")
@@ -31,11 +34,10 @@ class EventFiles:
         self, shown: show.LivePanel | show.PlainWatcher, run: Path, first_step: int
     ) -> None:
         """`tensorboard --logdir` hides what an earlier start wrote after `first_step`."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.shown, self._failed = shown, False
-        purge = first_step + 1 if first_step else None
-        self._writer = SummaryWriter(str(run / FOLDER), purge_step=purge)
+        self.shown, self.folder = shown, run / FOLDER
+        self._writer: SummaryWriter | None = None
+        self._step = first_step  # of the last row
+        self._failed = False
 
     def __enter__(self) -> "EventFiles":
         self.shown.__enter__()
@@ -43,8 +45,7 @@ class EventFiles:
 
     def __exit__(self, *exception: object) -> None:
         self.shown.__exit__(*exception)
-        with suppress(OSError):
-            self._writer.close()
+        self._close()
 
     def stepped(self, step: int) -> None:
         self.shown.stepped(step)
@@ -54,15 +55,33 @@ class EventFiles:
         if self._failed:
             return
         try:
-            for name, value in numbers(row).items():
-                self._writer.add_scalar(name, value, row["step"])
-            self._writer.flush()
+            self._write(row)
         except OSError as error:
             log.warning("TensorBoard's files cannot be written: %s", error.strerror or error)
             self._failed = True
 
     def saved(self, step: int, path: str) -> None:
         self.shown.saved(step, path)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        """`row`, in a new file if it is the first, or of an earlier step: after a roll-back."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if row["step"] <= self._step:
+            self._close()
+        if self._writer is None:
+            hidden = min(self._step + 1, row["step"])  # with all steps from it on
+            self._writer = SummaryWriter(str(self.folder), purge_step=hidden)
+        for name, value in numbers(row).items():
+            self._writer.add_scalar(name, value, row["step"])
+        self._writer.flush()
+        self._step = row["step"]
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.close()
+        self._writer = None
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
