@@ -15,7 +15,10 @@ from ganctl.errors import ConfigError
 from ganctl.strict_yaml import KeyPath, Value
 
 RESNET_RESOLUTIONS = [32, 64, 128]
-SETTINGS_HINT = "`ganctl presets celeba64` prints every setting with its meaning"
+SETTINGS_HINT = (
+    "`ganctl presets celeba64` prints settings with their meaning, `ganctl presets sagan-cifar10`"
+    " those of residual and conditional networks"
+)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
@@ -244,13 +247,16 @@ def _explain(
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
     prefix = f"{origin}: " if origin else ""
     if kind == "extra_forbidden" and name in setting_names():
-        hint = "`ganctl presets` shows which architecture a preset has"
-        return ConfigError(f"{prefix}this model.architecture has no setting {name}", hint)
+        own, other = ("convnet", "resnet") if "convnet" in loc else ("resnet", "convnet")
+        hint = f"{other} networks have it: `ganctl presets` shows the architecture of each preset"
+        return ConfigError(f"{prefix}{own} networks have no setting {name}", hint)
     if kind == "extra_forbidden":
         return ConfigError(f"{prefix}unknown setting {name}", hint=did_you_mean(name))
     if kind == "missing":
         hint = "a preset states every setting; start it with `extends: celeba64`"
         return ConfigError(f"{prefix}the setting {name} is missing", hint=hint)
+    if kind == "string_too_short":
+        return ConfigError(f"{prefix}{name} is {value!r}, but it must not be empty", SETTINGS_HINT)
     if kind == "value_error":
         return ConfigError(prefix + reason.removeprefix("Value error, "), SETTINGS_HINT)
     reason = reason.removeprefix("Input ")

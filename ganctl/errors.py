@@ -1,5 +1,12 @@
 """What a user can get wrong, and what can go wrong around a run: one class for each exit code."""
 
+import shlex
+
+
+def typed(path: object) -> str:
+    """A path as it is typed in a shell, for hints that name a command."""
+    return shlex.quote(str(path))
+
 
 class GanctlError(Exception):
     """One sentence that names the thing, a hint with the next action, and an exit code."""

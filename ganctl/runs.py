@@ -25,9 +25,10 @@ from ganctl import checkpoint
 from ganctl.checkpoint import Metadata, Payload
 from ganctl.config import Config, to_yaml
 from ganctl.durable import sync, write_text
-from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError
+from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, typed
 from ganctl.journal import Journal, now
 
+UNFINISHED = {"checkpoints", "samples", "config.yaml", "LOCK"}  # left if a start is killed
 ROOT = Path("runs")
 CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 log = logging.getLogger("ganctl")
@@ -136,7 +137,7 @@ class Run:
         found = f"{damaged} damaged" if damaged else "nothing saved yet"
         return CheckpointError(
             f"{self.folder} has no usable checkpoint ({found})",
-            hint=f"start again: ganctl train --preset {self.folder / 'config.yaml'}",
+            hint=f"start again: ganctl train --preset {typed(self.folder / 'config.yaml')}",
         )
 
     def _saved(self) -> list[tuple[int, Path]]:
@@ -205,8 +206,15 @@ def check_free(folder: Path | None) -> None:
     if not folder.is_dir():
         raise ConfigError(f"--run {folder} is a file, not a folder")
     if (folder / "run.json").exists():
-        hint = f"go on with `ganctl resume {folder}`, or choose another --run"
+        hint = f"go on with `ganctl resume {typed(folder)}`, or choose another --run"
         raise RunBusyError(f"{folder} holds a run already", hint)
+    try:
+        others = {path.name for path in folder.iterdir()} - UNFINISHED
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error.strerror}") from error
+    if any(not name.startswith(".tmp-") for name in others):
+        hint = "a run needs a folder of its own; --run can name one that does not exist yet"
+        raise ConfigError(f"--run {folder} is a folder with other things in it", hint)
 
 
 def find(target: Path | None) -> Run:
@@ -222,7 +230,9 @@ def find(target: Path | None) -> Run:
             return Run(folder, run_id=_identity(folder)[0])
     beside = target if _exists(target) and target.is_dir() else target.parent
     near = next((p for p in (beside, *beside.parents) if (p / "run.json").is_file()), None)
-    hint = f"did you mean {near}?" if near else "`ls runs` shows the runs"
+    hint = f"did you mean {near}?" if near else "without a name the newest run under runs/ is taken"
+    if not _exists(target):
+        raise CheckpointError(f"there is no run {target}", hint)
     raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it", hint)
 
 

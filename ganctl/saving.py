@@ -8,7 +8,7 @@ import torch
 
 from ganctl.checkpoint import Payload
 from ganctl.config import Config
-from ganctl.errors import CheckpointError, DivergedError, StorageError
+from ganctl.errors import CheckpointError, DivergedError, StorageError, typed
 from ganctl.runs import Run
 from ganctl.state import TrainState, describe, first_bad_tensor
 
@@ -66,7 +66,9 @@ class Saver:
         bad = first_bad_tensor(payload)
         where = f" (the first bad tensor is {bad})" if bad and bad not in what else ""
         good = self._last_good()
-        back = f"`ganctl resume {self.run.folder}` goes back to it; " if good != NOTHING else ""
+        back = (
+            f"`ganctl resume {typed(self.run.folder)}` goes back to it; " if good != NOTHING else ""
+        )
         return DivergedError(
             f"the run diverged by step {step:,}: {what}{where}; {good} is good",
             hint=f"{back}lower optim.d_lr or g_lr, use --precision fp32, or set train.rollbacks",

@@ -2,10 +2,14 @@
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVING = signal.SIGUSR1
+STDERR = 2
+# The first part shows the cursor, which a live panel hides.
+LAST_WORDS = b"\x1b[?25h\nended at once: what came after the last checkpoint is lost\n"
 
 
 class StopRequest:
@@ -43,6 +47,9 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
+            with suppress(OSError):
+                if os.isatty(STDERR):
+                    os.write(STDERR, LAST_WORDS)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal_number = number

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ganctl import checkpoint, ema
 from ganctl.config import Config
 from ganctl.data.batches import Batches
-from ganctl.errors import AlarmError, CheckpointError, DivergedError, StoppedError
+from ganctl.errors import AlarmError, CheckpointError, DivergedError, StoppedError, typed
 from ganctl.health import Checkup, Diagnosis, gradient_norm, score_figures
 from ganctl.journal import Journal, Row
 from ganctl.losses import LOSSES, gradient_penalty, r1_penalty
@@ -96,10 +96,10 @@ def _train_on(
         if due and (path := saver.save(state, must=ending)):
             watcher.saved(state.step, path)
         if stopped_by is not None and state.step < last_step:
-            hint = f"go on with: ganctl resume {saver.run.folder}"
+            hint = f"go on with: ganctl resume {typed(saver.run.folder)}"
             raise StoppedError(f"stopped and saved at step {state.step:,}", hint, stopped_by)
         if alarm is not None and state.step < last_step:
-            hint = f"{alarm.advice}; `ganctl resume {saver.run.folder}` goes on all the same"
+            hint = f"{alarm.advice}; `ganctl resume {typed(saver.run.folder)}` goes on all the same"
             raise AlarmError(f"stopped and saved at step {state.step:,}, {alarm}", hint)
 
 

@@ -103,7 +103,7 @@ def test_the_way_goes_through_the_chosen_classes(run: Path, capsys: Capture) -> 
     capsys.readouterr()
     assert main(way) == 0
     name = capsys.readouterr().out.strip()
-    assert name == "run-step2-seeds0-4-class-dress-boot-interpolate3.png"
+    assert name == "run-step2-seeds0-4-class-dress,boot-interpolate3.png"
 
 
 def test_inspect_sn_sees_the_table_of_the_projection_and_not_those_of_batch_norm(

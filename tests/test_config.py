@@ -73,7 +73,7 @@ MISTAKES = {
     "model:\n  attention:\n    at: [33]\n": ("model.attention.at is [33], but at resolution 64", None),
     "model:\n  width: 7\n": ("mine.yaml:3: model.width is 7, but it should be ", None),
     "model:\n  architecture: unet\n": ("mine.yaml:3: model.architecture is 'unet', but it should be 'convnet' or 'resnet'", None),
-    "model:\n  conditional: true\n": ("mine.yaml:3: this model.architecture has no setting model.conditional", None),
+    "model:\n  conditional: true\n": ("mine.yaml:3: convnet networks have no setting model.conditional", None),
     "model:\n  conditionl: true\n": ("mine.yaml:3: unknown setting model.conditionl", "did you mean model.conditional?"),
     "data:\n  attribute: Smiling\n": ("data.attribute needs a conditional model", None),
     "optim:\n  lr_decay: [5, 5]\n": ("optim.lr_decay is [5, 5], but it is a step and a later one", None),

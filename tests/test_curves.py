@@ -129,10 +129,10 @@ def test_plot_writes_a_picture_and_replaces_it_only_by_force(capsys: Capture) ->
 
 
 MISTAKES = [
-    (["plot", "nowhere"], 3, "nowhere is not a run's folder", ""),
+    (["plot", "nowhere"], 3, "there is no run nowhere", ""),
     (["plot", "new"], 2, "new has no figures in metrics.jsonl yet", "train.log_every"),
     (["plot", "one", "--out", "x.pdf"], 2, "--out is x.pdf, but curves are drawn into a .png file", ""),
-    (["plot", "one", "--out", "no/x.png"], 5, "cannot write no/x.png: No such file", ""),
+    (["plot", "one", "--out", "no/x.png"], 5, "cannot write no/x.png: there is no folder no", ""),
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
         show.result_json(report)
         return
     settled = Config.model_validate(report["config"])
-    print(to_yaml(settled))
+    show.result_text(to_yaml(settled) + "\n")
     for name, value in {
         "images": f"{report['images']:,} from {settled.data.source}",
         "parameters": f"G {report['g_parameters']:,}, D {report['d_parameters']:,}",

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from ganctl.cli.points import MAX_IMAGES, Seed, Seeds, Source, choose_seeds, parse_classes
+from ganctl.cli.outputs import check_file, name_part
+from ganctl.cli.points import (
+    MAX_IMAGES,
+    Seed,
+    Seeds,
+    Source,
+    check_choice,
+    choose_seeds,
+    parse_classes,
+)
 from ganctl.errors import CheckpointError, ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
 
 IMAGES, ROWS = 64, 6  # measured, and drawn, if nothing else is asked for
 MAX_ROWS, MAX_QUERIES = 64, 8  # of a picture
-MAX_NAME = 200  # letters of a name that is made up of options
 
 
 def inspect_attention(
@@ -43,7 +51,7 @@ def inspect_attention(
         str | None,
         typer.Option(metavar="WHERE", help="D at real images too: a folder, a zip, or a name."),
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     seeds: Seeds = None,
     classes: Annotated[
         str | None,
@@ -84,9 +92,10 @@ def inspect_attention(
     if out is not None and out.suffix.lower() != ".png":
         hint = f"--out {out.with_suffix('.png')}"
         raise ConfigError(f"the picture is a PNG file, but --out is {out}", hint)
-    if out is not None and out.exists() and not force:
-        raise ConfigError(f"{out} exists", hint="--force replaces it")
-    numbers = choose_seeds(seeds, seed, n)
+    if out is not None:
+        check_file(out, force=force)
+    check_choice(seeds, seed, None)
+    numbers = choose_seeds(seeds, seed or 0, n)
     pixels = [_parse_query(text) for text in queries or []]
     if len(pixels) > MAX_QUERIES:
         raise ConfigError(f"--query is given {len(pixels)} times, but at most {MAX_QUERIES} fit")
@@ -249,24 +258,18 @@ def _check_finite(blocks: "Sequence[Figures]", path: Path) -> None:
 
 def _default_name(saved: "Description", options: Mapping[str, object]) -> Path:
     """A file in the current folder whose name says what it shows: drawn again, it is the same."""
-    name = f"{saved.run.name}-step{saved.step}-attention"
+    name = f"{name_part(saved.run.name)}-step{saved.step}-attention"
     usual = {"network": "both", "n": IMAGES, "rows": ROWS}
     named = {key: value for key, value in options.items() if value and value != usual.get(key)}
-    name += "".join(f"-{key}{'' if value is True else value}" for key, value in named.items())
-    return Path(re.sub(r"[^A-Za-z0-9._-]", "-", name)[:MAX_NAME] + ".png")
+    chosen = "".join(f"-{key}{'' if value is True else value}" for key, value in named.items())
+    return Path(f"{name}-{part}.png" if (part := name_part(chosen)) else f"{name}.png")
 
 
 def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from ganctl.cli import show
 
-    table = Table(title=show.plain(title), title_justify="left")
-    table.add_column("block", no_wrap=True)
-    table.add_column("images")
-    for name in ("gamma", "entropy (of log keys)", "positions", "distance", "uniform"):
-        table.add_column(name, justify="right")
+    columns = ("images", "gamma", "entropy\n(of max)", "positions", "distance\n(uniform)")
+    table = show.table(title, ("block", *columns))
     table.add_column("gamma = 0 changes")
     for block in blocks:
         if block.score is None or block.score_shift is None:
@@ -278,12 +281,11 @@ def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
             )
         table.add_row(
             f"{block.network}.{block.block}",
-            f"{block.images:,} {block.data}",
+            f"{block.images:,}\n{block.data}",
             f"{block.gamma:+.4f}",
-            f"{block.entropy:.3f} nats ({block.entropy_share:.1%})",
-            f"{block.effective_positions:.1f} of {block.keys}",
-            f"{block.distance:.1f} px",
-            f"{block.uniform_distance:.1f} px",
+            f"{block.entropy:.3f}\n({block.entropy_share:.1%})",
+            f"{block.effective_positions:.1f}\nof {block.keys}",
+            f"{block.distance:.1f} px\n({block.uniform_distance:.1f} px)",
             effect,
         )
-    Console(width=None if Console().is_terminal else 160).print(table)
+    show.result_table(table)

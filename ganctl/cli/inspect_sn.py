@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ganctl.cli.outputs import check_file
 from ganctl.durable import replacing
 from ganctl.errors import CheckpointError, ConfigError, StorageError
 
@@ -55,8 +56,11 @@ def inspect_sn(
         bool, typer.Option("--check", help="Exit with 1 if a normalised weight is off by too much.")
     ] = False,
     tolerance: Annotated[
-        float, typer.Option(help="How far from 1 --check lets the norm in use be.")
-    ] = TOLERANCE,
+        float | None,
+        typer.Option(
+            help=f"How far from 1 --check lets the norm in use be.  (default: {TOLERANCE})"
+        ),
+    ] = None,
 ) -> None:
     """Print each layer's singular values, exactly, beside the estimates that training uses.
 
@@ -73,15 +77,17 @@ def inspect_sn(
         raise ConfigError(f"--network is {network!r}, but it must be d, g or both")
     if top_k < 1:
         raise ConfigError(f"--top-k is {top_k}, but it must be at least 1")
-    if not 0 <= tolerance < math.inf:
+    if tolerance is not None and not check:
+        raise ConfigError("--tolerance is for --check", hint="add --check")
+    if tolerance is not None and not 0 <= tolerance < math.inf:
         raise ConfigError(f"--tolerance is {tolerance}, but it must be a number from 0")
     if history and (against is not None or check):
         other = "--check" if check else "--against"
         raise ConfigError(f"--history cannot be combined with {other}")
     if plot is not None and plot.suffix.lower() != ".png":
         raise ConfigError(f"--plot is {plot}, but spectra are drawn into a .png file")
-    if plot is not None and plot.exists() and not force:
-        raise ConfigError(f"{plot} exists", hint="--force replaces it")
+    if plot is not None:
+        check_file(plot, force=force)
 
     import torch
 
@@ -122,7 +128,8 @@ def inspect_sn(
     if plot is not None and picture is not None:
         _save(picture, plot)
     if check:
-        _check([layer for snapshot in found for layer in snapshot.layers], tolerance)
+        layers = [layer for snapshot in found for layer in snapshot.layers]
+        _check(layers, TOLERANCE if tolerance is None else tolerance)
 
 
 def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) -> "Snapshot":
@@ -216,7 +223,11 @@ def _check(layers: "Sequence[LayerSpectrum]", tolerance: float) -> None:
         raise typer.Exit(CHECK_FAILED)
     worst = max(normalized, key=lambda layer: layer.error)
     if worst.error > tolerance:
-        show.note(f"check failed: {worst.name} has norm {worst.sigma_in_use:.3f} in use")
+        many = sum(layer.error > tolerance for layer in normalized)
+        show.note(
+            f"check failed: norms in use must be within {tolerance:g} of 1, but {many} of"
+            f" {len(normalized)} are not; {worst.name} has {worst.sigma_in_use:.3f}"
+        )
         raise typer.Exit(CHECK_FAILED)
 
 

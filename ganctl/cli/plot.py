@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ganctl.cli.outputs import check_file
 from ganctl.durable import replacing
 from ganctl.errors import ConfigError, StorageError
 
@@ -25,8 +26,7 @@ def plot(
     """
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out is {out}, but curves are drawn into a .png file")
-    if out.exists() and not force:
-        raise ConfigError(f"{out} exists", hint="--force replaces it")
+    check_file(out, force=force)
 
     from ganctl import curves, runs
     from ganctl.cli import show

@@ -19,7 +19,10 @@ Source = Annotated[
         metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the first image; the next has the next seed.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Of the first image; the next has the next seed.  (default: 0)"),
+]
 Seeds = Annotated[
     str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")
 ]
@@ -35,6 +38,8 @@ def parse_numbers(text: str, option: str) -> list[int]:
                 f"{option} {text!r} is not a list of numbers and ranges like 3,5,8-10"
             )
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ConfigError(f"{option} {text!r} has a range that ends before it begins")
         if last - first >= MAX_IMAGES:
             raise ConfigError(f"{option} {text!r} asks for more than {MAX_IMAGES:,} images")
         numbers += range(first, last + 1)
@@ -68,6 +73,16 @@ def parse_classes(text: str | None, names: Sequence[str]) -> list[int | None]:
         hint = f"they are 0 to {len(names) - 1}: {', '.join(names[:20])}"
         raise ConfigError(f"there is no class {beyond[0]}", hint)
     return chosen
+
+
+def check_choice(seeds: str | None, seed: int | None, count: int | None) -> None:
+    """ConfigError if seeds are named in a wrong way, or in two ways."""
+    if seeds is None:
+        return
+    for option, given in (("--seed", seed), ("-n", count)):
+        if given is not None:
+            raise ConfigError(f"--seeds says which images, so {option} has no meaning beside it")
+    choose_seeds(seeds, 0, 0)
 
 
 def choose_seeds(seeds: str | None, first: int, count: int) -> Sequence[int]:

@@ -23,12 +23,13 @@ def presets(
         configs = {each: known.load(each).model_dump() for each in names}
         show.result_json(configs[name] if name else configs)
     elif name:
-        print(known.path_of(name).read_text(), end="")
+        show.result_text(known.path_of(name).read_text())
     else:
         for each in known.names():
             config = known.load(each)
             size = f"{config.data.resolution} x {config.data.resolution}"
             show.result(
                 f"{each:20}  {size:9}  {config.train.steps:>9,} steps of"
-                f" {config.optim.batch_size:3} images  {config.data.source}"
+                f" {config.optim.batch_size:3} images  {config.data.source:8}"
+                f"  {config.model.architecture}"
             )

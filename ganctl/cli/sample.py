@@ -1,7 +1,6 @@
 """`ganctl sample`."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -9,14 +8,23 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ganctl.cli.points import MAX_IMAGES, Seed, Seeds, Source, choose_seeds, parse_classes
+from ganctl.cli.outputs import check_file, check_folder, name_part
+from ganctl.cli.points import (
+    MAX_IMAGES,
+    Seed,
+    Seeds,
+    Source,
+    check_choice,
+    choose_seeds,
+    parse_classes,
+)
 from ganctl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ganctl.cli.show import ProgressBar
-    from ganctl.sample import Batch, Point
+    from ganctl.sample import Batch
     from ganctl.state import Description
 
 Part = TypeVar("Part", "Batch", "np.ndarray")
@@ -29,10 +37,12 @@ def sample(
     n: Annotated[
         int | None,
         typer.Option(
-            "-n", help="How many images; with classes the same number of each.  (default: 64)"
+            "-n",
+            help="How many images; with classes as many of each, so perhaps a few more."
+            "  (default: 64)",
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     seeds: Seeds = None,
     classes: Annotated[
         str | None,
@@ -60,7 +70,9 @@ def sample(
     precision: Annotated[
         str, typer.Option(help="fp32 repeats images exactly; auto is faster where it can be.")
     ] = "fp32",
-    force: Annotated[bool, typer.Option("--force", help="Replace what --out names.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file that --out names.")
+    ] = False,
 ) -> None:
     """Draw images from a checkpoint, which is all that is needed.
 
@@ -76,8 +88,7 @@ def sample(
     """
     if n is not None and not 1 <= n <= MAX_IMAGES:
         raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
-    if seeds is not None:
-        choose_seeds(seeds, 0, 0)  # refuses nonsense before torch is loaded
+    check_choice(seeds, seed, n)
     if truncation is not None and not 0.01 <= truncation <= 10:
         raise ConfigError(f"--truncation is {truncation}, but it must be from 0.01 to 10")
     if not 1 <= batch_size <= 65536:
@@ -91,10 +102,12 @@ def sample(
     from ganctl.runtime import choose_device, choose_precision, prepare
     from ganctl.state import load_networks
 
-    if out is not None and out.exists() and not force:
-        raise ConfigError(f"{out} exists", hint="--force replaces it")
     if out is not None and walk is None:
         sampler.check_out(out, n or 1)
+    if out is not None and out.suffix:
+        check_file(out, force=force)
+    elif out is not None:
+        check_folder(out)
     path = runs.find_checkpoint(source)
     target = choose_device(device)
     arithmetic = choose_precision(precision, target)
@@ -104,16 +117,18 @@ def sample(
     names = saved.data.classes if generator.n_classes else []
     labels = parse_classes(classes, names)
     if walk is not None:
-        numbers = choose_seeds(seeds, seed, n or max(WALK_SEEDS, len(labels) if classes else 0))
+        numbers = choose_seeds(
+            seeds, seed or 0, n or max(WALK_SEEDS, len(labels) if classes else 0)
+        )
         points = [
             sampler.Point(number, label)
             for number, label in zip(numbers, cycle(labels), strict=False)
         ]
     else:
-        numbers = choose_seeds(seeds, seed, math.ceil((n or 64) / len(labels)))
+        numbers = choose_seeds(seeds, seed or 0, math.ceil((n or 64) / len(labels)))
         points = [sampler.Point(number, label) for label in labels for number in numbers]
     if out is None:
-        out = _default_name(saved, points, raw, truncation, precision, classes, walk)
+        out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
     if walk is not None:
         interpolate.check_way(out, len(points), walk)
     else:
@@ -141,7 +156,8 @@ def sample(
 
 def _default_name(
     saved: "Description",
-    points: "Sequence[Point]",
+    numbers: Sequence[int],
+    seeds: str | None,
     raw: bool,
     truncation: float | None,
     precision: str,
@@ -149,9 +165,9 @@ def _default_name(
     walk: int | None,
 ) -> Path:
     """A grid in the current folder whose name says what it shows: drawn again, it is the same."""
-    run, chosen = (re.sub(r"[^A-Za-z0-9._-]", "-", t) for t in (saved.run.name, classes or ""))
-    name = f"{run}-step{saved.step}-seeds{points[0].seed}-{points[-1].seed}"
-    name += f"-class-{chosen}" if chosen else ""
+    which = seeds if seeds is not None else f"{numbers[0]}-{numbers[-1]}"
+    name = f"{name_part(saved.run.name)}-step{saved.step}-seeds{name_part(which)}"
+    name += f"-class-{name_part(classes)}" if classes else ""
     name += f"-interpolate{walk}" if walk is not None else ""
     name += "-raw" if raw else ""
     name += f"-truncation{truncation:g}" if truncation is not None else ""

@@ -1,10 +1,15 @@
 """How things are shown: results on stdout, everything else on stderr."""
 
 import json
+import math
+import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import IO, Any, cast
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -18,8 +23,49 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(stderr=True, highlight=False)
+from ganctl.errors import StorageError
+
+WIDE = 180  # columns of tables in a pipe or a file
 PAIR = 31  # columns of a terminal for a figure and its name
+
+
+class _Stream:
+    """A standard stream, whatever `sys` has in its place when it is written to.
+
+    Where nobody reads any more nothing is written any more. A disk that is full or gone is said to
+    be so if results are lost; but a log that cannot be written ends no run.
+    """
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self._name, self._descriptor = name, descriptor
+
+    def write(self, text: str) -> int:
+        self._do(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._do(lambda stream: stream.flush())
+
+    def _do(self, task: Callable[[IO[str]], object]) -> None:
+        stream = getattr(sys, self._name)
+        stream = getattr(stream, "rich_proxied_file", stream)  # while a live panel is shown
+        if stream is None:  # closed before we came
+            return
+        try:
+            task(stream)
+        except OSError as error:
+            # What is still in the stream's buffer must not fail again when Python ends.
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._descriptor)
+            if self._name == "stdout" and not isinstance(error, BrokenPipeError):
+                raise StorageError(f"cannot write the results: {error.strerror}") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+
+stdout, stderr = (cast(IO[str], _Stream(*s)) for s in (("stdout", 1), ("stderr", 2)))
+console = Console(file=stderr, highlight=False)
 
 
 def plain(text: object) -> str:
@@ -34,13 +80,17 @@ def note(text: str) -> None:
 
 def result(text: str) -> None:
     """One line of results, on stdout."""
-    print(plain(text))
+    result_text(f"{plain(text)}\n")
+
+
+def result_text(text: str) -> None:
+    """Results on stdout, as they are."""
+    print(text, end="", file=stdout, flush=True)
 
 
 def result_json(value: object) -> None:
     """JSON and nothing else, on stdout."""
-    json.dump(value, sys.stdout, indent=2)
-    print()
+    result_text(json.dumps(value, indent=2) + "\n")
 
 
 class ProgressBar:
@@ -106,7 +156,7 @@ class LivePanel:
         self.last_step = last_step
         self.save_every = save_every
         self._row: dict[str, Any] | None = None
-        self._saved = "nothing yet"
+        self._saved = f"step {first_step:,}" if first_step else "nothing yet"
         self._bar = Progress(
             TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TaskProgressColumn(),
             TextColumn("left"), TimeRemainingColumn(), expand=True,
@@ -191,9 +241,42 @@ def health(row: dict[str, Any]) -> dict[str, str]:
     return shown
 
 
+def table(title: str, names: Sequence[str]) -> Table:
+    """Without rows; the first column is what a row is about, and gives way in a narrow terminal."""
+    made = Table(
+        title=plain(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
+    for number, name in enumerate(names):
+        if number:
+            made.add_column(name, justify="right", no_wrap=True)
+        else:
+            made.add_column(name, overflow="fold", min_width=16)
+    return made
+
+
+def fits(made: Table) -> bool:
+    """Whether the table is not wider than what it will be shown in."""
+    shown_in = _tables()
+    endless = shown_in.options.update_width(10_000)
+    return shown_in.measure(made, options=endless).maximum <= shown_in.width
+
+
+def result_table(made: Table) -> None:
+    """A table on stdout."""
+    _tables().print(made)
+
+
+def _tables() -> Console:
+    terminal = Console(file=stdout, highlight=False)
+    return terminal if terminal.is_terminal else Console(file=stdout, highlight=False, width=WIDE)
+
+
 def duration(seconds: float) -> str:
     """For example 3 h 05 min."""
+    if seconds < 60:
+        return f"{math.ceil(seconds)} s"
     minutes, hours = round(seconds / 60), round(seconds / 60) // 60
     if hours >= 48:
         return f"{hours / 24:.1f} days"
-    return f"{hours} h {minutes % 60:02} min" if hours else f"{max(minutes, 1)} min"
+    return f"{hours} h {minutes % 60:02} min" if hours else f"{minutes} min"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from ganctl.cli import show
@@ -13,11 +12,32 @@ MOST_COLUMNS = 6  # checkpoints of a history that fit beside each other
 
 
 def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
-    """One checkpoint: a line a layer, gammas, and the networks' bounds; top_k None: all values."""
-    table = _table(_title(snapshot), "weight", "estimate", "exact",
-                   "in use", "as a map", "stable rank")  # fmt: skip
-    table.add_column("singular values" if top_k is None else "largest singular values")
+    """One checkpoint: a line a layer, gammas, and the networks' bounds; top_k None: all values.
+
+    The largest values are left out where there is no room for them.
+    """
+    table = _layers_table(snapshot, top_k, with_values=True)
+    if top_k is not None and not show.fits(table):
+        table = _layers_table(snapshot, top_k, with_values=False)
+    show.result_table(table)
+    for layer in snapshot.layers:
+        if layer.gamma is not None:
+            show.result(f"gamma of {_block(layer)}: {layer.gamma:+.4f}")
+    for name, chain in snapshot.chains.items():
+        attention = any(piece.bound is None for piece in chain)
+        factors = " x ".join(f"{p.bound:.3g} ({p.name})" for p in chain if p.bound is not None)
+        without = ", without its attention blocks, which have no bound" if attention else ""
+        show.result(f"{name.upper()} stretches by at most {product(chain):.3g}{without}: {factors}")
+
+
+def _layers_table(snapshot: Snapshot, top_k: int | None, *, with_values: bool) -> Table:
+    columns = ("weight", "estimate", "exact", "in use", "as a map", "stable\nrank")
+    table = show.table(_title(snapshot), ("layer", *columns))
+    table.columns[5].no_wrap = False  # "4.787 to 4.846 at 32" may become two lines
+    if with_values:
+        table.add_column("singular values" if top_k is None else "largest singular values")
     for layer in _in_sections(snapshot.layers, table):
+        values = " ".join(f"{value:.3f}" for value in layer.singular_values[:top_k])
         table.add_row(
             show.plain(layer.name),
             "x".join(str(size) for size in layer.shape),
@@ -26,20 +46,9 @@ def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
             f"{layer.sigma_in_use:.4f}",
             _as_map(layer),
             f"{layer.stable_rank:.2f}",
-            " ".join(f"{value:.3f}" for value in layer.singular_values[:top_k]),
+            *([values] if with_values else []),
         )
-    console = _print(table)
-    for layer in snapshot.layers:
-        if layer.gamma is not None:
-            console.print(f"gamma of {_block(layer)}: {layer.gamma:+.4f}", highlight=False)
-    for name, chain in snapshot.chains.items():
-        attention = any(piece.bound is None for piece in chain)
-        factors = " x ".join(f"{p.bound:.3g} ({p.name})" for p in chain if p.bound is not None)
-        without = ", without its attention blocks, which have no bound" if attention else ""
-        console.print(
-            f"{name.upper()} stretches by at most {product(chain):.3g}{without}: {factors}",
-            highlight=False,
-        )
+    return table
 
 
 def print_history(snapshots: Sequence[Snapshot]) -> None:
@@ -50,9 +59,8 @@ def print_history(snapshots: Sequence[Snapshot]) -> None:
     last = len(snapshots) - 1
     count = min(MOST_COLUMNS, len(snapshots))
     chosen = [snapshots[round(i * last / max(1, count - 1))] for i in range(count)]
-    table = _table(
-        "exact sigma (stable rank) at step", *(f"{snapshot.step:,}" for snapshot in chosen)
-    )
+    steps = (f"{snapshot.step:,}" for snapshot in chosen)
+    table = show.table("exact sigma (stable rank) at step", ("layer", *steps))
     by_name = [{s.name: s for s in snapshot.layers} for snapshot in chosen]
     for layer in _in_sections(chosen[-1].layers, table):
         found = [layers[layer.name] for layers in by_name]
@@ -60,13 +68,14 @@ def print_history(snapshots: Sequence[Snapshot]) -> None:
         table.add_row(layer.name, *cells)
         if layer.gamma is not None:
             table.add_row(f"gamma of {_block(layer)}", *(f"{s.gamma:+.4f}" for s in found))
-    _print(table)
+    show.result_table(table)
 
 
 def print_comparison(one: Snapshot, other: Snapshot) -> None:
     """Two checkpoints side by side; layers that only one of them has are left out and named."""
     titles = [_title(snapshot) for snapshot in (one, other)]
-    table = _table(" and ".join(titles), "exact", "", "change", "in use", "", "stable rank", "")
+    columns = ("layer", "exact", "", "change", "in use", "", "stable\nrank", "")
+    table = show.table(" and ".join(titles), columns)
     first, second = ({s.name: s for s in side.layers} for side in (one, other))
     for layer in _in_sections([s for name, s in first.items() if name in second], table):
         a, b = layer, second[layer.name]
@@ -80,10 +89,10 @@ def print_comparison(one: Snapshot, other: Snapshot) -> None:
         )  # fmt: skip
         if a.gamma is not None and b.gamma is not None:
             table.add_row(f"gamma of {_block(a)}", f"{a.gamma:+.4f}", f"{b.gamma:+.4f}")
-    console = _print(table)
+    show.result_table(table)
     for side, names in zip(titles, (first.keys() - second, second.keys() - first), strict=True):
         for name in sorted(names):
-            console.print(show.plain(f"only in {side}: {name}"), highlight=False, markup=False)
+            show.result(f"only in {side}: {name}")
 
 
 def _as_map(layer: LayerSpectrum) -> str:
@@ -105,23 +114,9 @@ def _title(snapshot: Snapshot) -> str:
     return snapshot.path if snapshot.step is None else f"{snapshot.path}, step {snapshot.step:,}"
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=show.plain(title), title_justify="left")
-    table.add_column("layer", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
 def _in_sections(layers: Sequence[LayerSpectrum], table: Table) -> Iterator[LayerSpectrum]:
     """`layers` one by one, with a line in the table where D's begin."""
     for before, layer in zip([None, *layers], layers, strict=False):
         if before is not None and before.network != layer.network:
             table.add_section()
         yield layer
-
-
-def _print(table: Table) -> Console:
-    console = Console(width=None if Console().is_terminal else 180)
-    console.print(table)
-    return console

@@ -25,6 +25,7 @@ from ganctl.errors import (
     GanctlError,
     OutOfMemoryError,
     StoppedError,
+    typed,
 )
 from ganctl.previews import PREVIEWS, save_reals
 from ganctl.runs import Run
@@ -46,6 +47,7 @@ def start(
 ) -> None:
     """Train a new run from its first step."""
     runs.check_free(folder)
+    _check_apart(folder or runs.ROOT, config.data.source)
     if tensorboard:
         event_files.need_tensorboard()
     device = choose_device(device_name)
@@ -57,6 +59,18 @@ def start(
     run = runs.create(folder, title, config)
     save_reals(packed.images[:PREVIEWS], run)
     _train(trained, config, run, packed, labels, device, tensorboard)
+
+
+def _check_apart(folder: Path, source: str) -> None:
+    """ConfigError if a run's own pictures would be among the images it is trained on."""
+    images = Path(source).expanduser()
+    if (
+        source not in NAMED
+        and images.is_dir()
+        and folder.resolve().is_relative_to(images.resolve())
+    ):
+        hint = "choose another --run, or move the images to a folder of their own"
+        raise ConfigError(f"{folder} would be inside the folder of images, {source}", hint)
 
 
 def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool = False) -> None:
@@ -76,7 +90,7 @@ def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool = Fa
         show.note(f"{run.folder} is finished at step {step:,}")
         decay = settings.optim.lr_decay
         if (most := min(2 * step, decay[1] if decay else 2 * step)) > step:
-            show.note(f"hint: ganctl resume {run.folder} --steps {most} trains on")
+            show.note(f"hint: ganctl resume {typed(run.folder)} --steps {most} trains on")
         return
     device = choose_device(device_name)
     prepare(device)
@@ -139,7 +153,7 @@ def _train(
     run.journal.set_status("done", trained.step)
     run.journal.record("done", trained.step)
     show.note(f"done. The last preview is {run.samples / f'{trained.step:09}.png'}")
-    show.note(f"next: ganctl sample {run.folder / 'ckpt.pt'} -n 64")
+    show.note(f"next: ganctl sample {typed(run.folder / 'ckpt.pt')} -n 64")
     show.result(str(run.folder / "ckpt.pt"))
 
 
@@ -159,7 +173,7 @@ def _with_edits(saved: Config, file: Path) -> Config:
         if name not in FREE_SETTINGS:
             raise ConfigError(
                 f"{file}: {name} is {new!r}, but the run was trained with {old!r}",
-                hint=f"undo that, or start another run: ganctl train --preset {file}",
+                hint=f"undo that, or start another run: ganctl train --preset {typed(file)}",
             )
         changes[name] = new
     return replace(saved, changes)
