@@ -28,7 +28,6 @@ from ganctl.durable import sync, write_text
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, typed
 from ganctl.journal import Journal, now
 
-UNFINISHED = {"checkpoints", "samples", "config.yaml", "LOCK"}  # left if a start is killed
 ROOT = Path("runs")
 CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 log = logging.getLogger("ganctl")
@@ -208,13 +207,11 @@ def check_free(folder: Path | None) -> None:
     if (folder / "run.json").exists():
         hint = f"go on with `ganctl resume {typed(folder)}`, or choose another --run"
         raise RunBusyError(f"{folder} holds a run already", hint)
-    try:
-        others = {path.name for path in folder.iterdir()} - UNFINISHED
-    except OSError as error:
-        raise StorageError(f"cannot read {folder}: {error.strerror}") from error
-    if any(not name.startswith(".tmp-") for name in others):
+    here = folder.resolve() == Path.cwd()
+    if here or any(folder.glob("*/run.json")):
         hint = "a run needs a folder of its own; --run can name one that does not exist yet"
-        raise ConfigError(f"--run {folder} is a folder with other things in it", hint)
+        which = "the current folder" if here else "a folder of runs"
+        raise ConfigError(f"--run {str(folder)!r} is {which}", hint)
 
 
 def find(target: Path | None) -> Run:

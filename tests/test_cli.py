@@ -178,8 +178,7 @@ MISTAKES = [
     (["sample", "run", "--seeds", "3", "-n", "2"], 2, "--seeds says which images, so -n", ""),
     (["sample", "run", "--seeds", "3", "--seed", "2"], 2, "--seeds says which images, so --seed", ""),
     (["inspect-sn", "run", "--tolerance", "1"], 2, "--tolerance is for --check", "add --check"),
-    (["train", "--run", "run/samples"], 2, "--run run/samples is a folder with other things in it", ""),
-    (["train", "--run", ""], 2, "--run . is a folder with other things in it", ""),
+    (["train", "--run", ""], 2, "--run '.' is the current folder", "a folder of its own"),
     (["train", "--data", "run", "--run", "run/x"], 2, "run/x would be inside", "another --run"),
     (["train", "--data", "."], 2, "runs would be inside the folder of images", "another --run"),
     (["sample", "run", "--out", "no/x.npz"], 5, "cannot write no/x.npz: there is no folder no", ""),
@@ -204,6 +203,13 @@ def test_a_mistake_gets_one_sentence_and_its_exit_code_and_changes_nothing(
     assert hint in "".join(lines[1:])
     assert tree(run) == before
     assert not Path("runs").exists()
+
+
+def test_a_folder_of_runs_is_no_run(photos: Path, capsys: Capture) -> None:
+    command = ["train", "--data", str(photos), *TINY]
+    assert main(command) == 0
+    assert main([*command, "--run", "runs"]) == 2
+    assert "error: --run 'runs' is a folder of runs" in capsys.readouterr().err
 
 
 def test_names_from_files_cannot_steer_the_terminal(photos: Path, capsys: Capture) -> None:

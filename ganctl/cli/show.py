@@ -32,12 +32,12 @@ PAIR = 31  # columns of a terminal for a figure and its name
 class _Stream:
     """A standard stream, whatever `sys` has in its place when it is written to.
 
-    Where nobody reads any more nothing is written any more. A disk that is full or gone is said to
-    be so if results are lost; but a log that cannot be written ends no run.
+    Where nobody reads any more nothing is written any more. StorageError if `results` are lost on
+    a disk that is full or gone; a log that cannot be written ends no run.
     """
 
-    def __init__(self, name: str, descriptor: int) -> None:
-        self._name, self._descriptor = name, descriptor
+    def __init__(self, name: str, descriptor: int, *, results: bool) -> None:
+        self._name, self._descriptor, self._results = name, descriptor, results
 
     def write(self, text: str) -> int:
         self._do(lambda stream: stream.write(text))
@@ -57,14 +57,15 @@ class _Stream:
             # What is still in the stream's buffer must not fail again when Python ends.
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._descriptor)
-            if self._name == "stdout" and not isinstance(error, BrokenPipeError):
+            if self._results and not isinstance(error, BrokenPipeError):
                 raise StorageError(f"cannot write the results: {error.strerror}") from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(getattr(sys, self._name), name)
 
 
-stdout, stderr = (cast(IO[str], _Stream(*s)) for s in (("stdout", 1), ("stderr", 2)))
+stdout = cast(IO[str], _Stream("stdout", 1, results=True))
+stderr = cast(IO[str], _Stream("stderr", 2, results=False))
 console = Console(file=stderr, highlight=False)
 
 

@@ -31,9 +31,10 @@ def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
 
 
 def _layers_table(snapshot: Snapshot, top_k: int | None, *, with_values: bool) -> Table:
-    columns = ("weight", "estimate", "exact", "in use", "as a map", "stable\nrank")
-    table = show.table(_title(snapshot), ("layer", *columns))
-    table.columns[5].no_wrap = False  # "4.787 to 4.846 at 32" may become two lines
+    columns = ("layer", "weight", "estimate", "exact", "in use", "as a map", "stable\nrank")
+    table = show.table(_title(snapshot), columns)
+    # "4.787 to 4.846 at 32" may become two lines.
+    table.columns[columns.index("as a map")].no_wrap = False
     if with_values:
         table.add_column("singular values" if top_k is None else "largest singular values")
     for layer in _in_sections(snapshot.layers, table):
