@@ -28,38 +28,33 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def training(photos: Path) -> str:
-    return shlex.join(["ganctl", "train", "--data", str(photos), *TINY, "--run", "r"])
+def training(photos: Path) -> list[str]:
+    return ["train", "--data", str(photos), *TINY, "--run", "r"]
 
 
 @pytest.mark.parametrize("log", ["2>/dev/full", "2>&1 >/dev/null | head -0", "2>&-"])
-def test_a_log_that_cannot_be_written_ends_no_run(training: str, log: str) -> None:
+def test_a_log_that_cannot_be_written_ends_no_run(training: list[str], log: str) -> None:
     if "full" in log and not FULL.exists():
         pytest.skip("only Linux has /dev/full")
-    done = shell(f"set -o pipefail; {training} --set train.log_every=1 {log}")
+    command = shlex.join(["ganctl", *training, "--set", "train.log_every=1"])
+    done = shell(f"set -o pipefail; {command} {log}")
     assert done.returncode == 0, done.stderr
     assert json.loads(Path("r/status.json").read_text())["state"] == "done"
     assert Path("r/ckpt.pt").exists()
 
 
 @needs_dev_full
-def test_results_that_cannot_be_written_are_exit_5(training: str) -> None:
-    assert shell(training).returncode == 0
-    for command in (
-        "presets",
-        "presets celeba64",
-        "sample r -n 1",
-        "inspect-sn r",
-        "inspect-sn r --json",
-    ):
+def test_results_that_cannot_be_written_are_exit_5(training: list[str]) -> None:
+    assert main(training) == 0
+    for command in ("presets", "presets celeba64", "sample r -n 1", "inspect-sn r --json"):
         done = shell(f"ganctl {command} > /dev/full")
         assert done.returncode == 5, command
         assert "error: cannot write the results: No space left on device" in done.stderr
         assert "Exception ignored" not in done.stderr
 
 
-def test_results_that_nobody_reads_are_no_mistake(training: str) -> None:
-    assert shell(training).returncode == 0
+def test_results_that_nobody_reads_are_no_mistake(training: list[str]) -> None:
+    assert main(training) == 0
     for command in ("presets | head -0", "inspect-sn r | head -0", "inspect-sn r --json >&-"):
         done = shell(f"set -o pipefail; ganctl {command}")
         assert done.returncode == 0, done.stderr
