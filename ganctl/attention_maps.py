@@ -58,9 +58,8 @@ class Glance(NamedTuple):
     image: np.ndarray  # (R, R, 3) uint8
     queries: list[Query]
     maps: np.ndarray  # (queries, side, side): where each looks, in keys; each sums to 1
-    without: np.ndarray | None = (
-        None  # G: (R, R, 3) uint8, from the same latents with gamma = 0 ...
-    )
+    # G: (R, R, 3) uint8, from the same latents with gamma = 0 ...
+    without: np.ndarray | None = None
     change: np.ndarray | None = None  # ... and (R, R) fp32, how far that is away, in grey levels
     scores: tuple[float, float] | None = None  # D: with the block, and with gamma = 0
 

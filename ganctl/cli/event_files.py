@@ -56,8 +56,9 @@ class EventFiles:
             return
         try:
             self._write(row)
-        except OSError as error:
-            log.warning("TensorBoard's files cannot be written: %s", error.strerror or error)
+        except Exception as error:  # TensorFlow's, which some versions raise, are no OSErrors
+            reason = getattr(error, "strerror", None) or error
+            log.warning("TensorBoard's files cannot be written: %s", reason)
             self._failed = True
 
     def saved(self, step: int, path: str) -> None:
@@ -79,7 +80,7 @@ class EventFiles:
 
     def _close(self) -> None:
         if self._writer is not None:
-            with suppress(OSError):
+            with suppress(Exception):
                 self._writer.close()
         self._writer = None
 
