@@ -12,7 +12,7 @@ from ganctl.errors import CheckpointError, DivergedError, StorageError, typed
 from ganctl.runs import Run
 from ganctl.state import TrainState, describe, first_bad_tensor
 
-NOTHING = "no checkpoint"  # what a run has before its first save
+NOTHING = "no checkpoint"  # what messages say before the first save
 MOST_FAILURES = 3  # periodic saves that may fail in a row before the run gives up
 
 log = logging.getLogger("ganctl")
@@ -51,7 +51,7 @@ class Saver:
         except StorageError as error:
             self._failures += 1
             self.run.journal.record("save failed", state.step, reason=error.message)
-            safe = f"{self._last_good()} is whole"
+            safe = f"{self._last_good() or NOTHING} is whole"
             if must or self._failures == MOST_FAILURES:
                 raise StorageError(f"{error.message}; {safe}", error.hint) from error
             left = MOST_FAILURES - self._failures
@@ -66,16 +66,14 @@ class Saver:
         bad = first_bad_tensor(payload)
         where = f" (the first bad tensor is {bad})" if bad and bad not in what else ""
         good = self._last_good()
-        back = (
-            f"`ganctl resume {typed(self.run.folder)}` goes back to it; " if good != NOTHING else ""
-        )
+        back = f"`ganctl resume {typed(self.run.folder)}` goes back to it; " if good else ""
         return DivergedError(
-            f"the run diverged by step {step:,}: {what}{where}; {good} is good",
+            f"the run diverged by step {step:,}: {what}{where}; {good or NOTHING} is good",
             hint=f"{back}lower optim.d_lr or g_lr, use --precision fp32, or set train.rollbacks",
         )
 
-    def _last_good(self) -> str:
+    def _last_good(self) -> str | None:
         try:
             return self.run.newest_checkpoint().name
         except CheckpointError:
-            return NOTHING
+            return None
