@@ -22,16 +22,19 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from ganctl import presets, runtime, sample, state
-from ganctl.config import replace
+from ganctl import runtime
 from ganctl.data.batches import Batches
 from ganctl.data.decoding import fit
 from ganctl.data.packing import pack
 from ganctl.data.sources import N_FACES, FaceSource, open_source
-from ganctl.health import layout, vendi_score
-from ganctl.pictures import grid, save_png
-from ganctl.strict_yaml import Value
-from ganctl.train import train_step
+from ganctl.sampling import sample
+from ganctl.sampling.pictures import grid, save_png
+from ganctl.settings import presets
+from ganctl.settings.config import replace
+from ganctl.settings.strict_yaml import Value
+from ganctl.training import state
+from ganctl.training.health import layout, vendi_score
+from ganctl.training.train import train_step
 
 VARIANTS: dict[str, dict[str, Value]] = {
     "attention and spectral norm": {},

@@ -18,16 +18,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ganctl import presets, runs, runtime, state
-from ganctl.config import Config, replace
+from ganctl import runtime
 from ganctl.data.batches import Batches
 from ganctl.data.packing import pack
 from ganctl.data.sources import open_source
-from ganctl.journal import Row
-from ganctl.state import TrainState
-from ganctl.stopping import StopRequest
-from ganctl.strict_yaml import Value
-from ganctl.train import train
+from ganctl.settings import presets
+from ganctl.settings.config import Config, replace
+from ganctl.settings.strict_yaml import Value
+from ganctl.store import runs
+from ganctl.store.journal import Row
+from ganctl.training import state
+from ganctl.training.state import TrainState
+from ganctl.training.stopping import StopRequest
+from ganctl.training.train import train
 
 DISEASES = ("mode collapse", "discriminator overpowers")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, max_pool2d, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganctl.config import Config, ResnetConfig
+from ganctl.settings.config import Config, ResnetConfig
 
 
 def normalized(layer: nn.Module) -> nn.Module:

@@ -11,12 +11,13 @@ import torch
 
 from benchmarks import reference, rounds
 from benchmarks.train_step import timed
-from ganctl import presets, runtime
-from ganctl.config import Config, replace
+from ganctl import runtime
 from ganctl.models import build_networks
-from ganctl.pictures import to_uint8
 from ganctl.runtime import random_stream
-from ganctl.sample import draw
+from ganctl.sampling.pictures import to_uint8
+from ganctl.sampling.sample import draw
+from ganctl.settings import presets
+from ganctl.settings.config import Config, replace
 
 SIDES = ("reference", "reference-full", "ganctl-fp32", "ganctl-auto")
 BATCH, IMAGES = 64, 512

@@ -15,10 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import reference, rounds
 from benchmarks.limit import products_alone
-from ganctl import presets, runtime, state
-from ganctl.config import Config, replace
+from ganctl import runtime
 from ganctl.data.batches import Batches
-from ganctl.train import train_step
+from ganctl.settings import presets
+from ganctl.settings.config import Config, replace
+from ganctl.training import state
+from ganctl.training.train import train_step
 
 SIDES = ("reference", "reference-full", "ganctl-fp32", "ganctl-auto")
 WARM_UP, STEPS = 2, 3

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ganctl import presets
-from ganctl.config import Config, replace
 from ganctl.data.batches import Batches
 from ganctl.data.faces import draw_face
-from ganctl.strict_yaml import Value
+from ganctl.settings import presets
+from ganctl.settings.config import Config, replace
+from ganctl.settings.strict_yaml import Value
 
 torch.set_num_threads(1)  # many small tests are faster so, and bytes do not depend on the machine
 

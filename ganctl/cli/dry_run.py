@@ -3,14 +3,14 @@
 import time
 from typing import Any
 
-from ganctl import state
 from ganctl.cli import show
 from ganctl.cli.training import load_labels, make_batches, out_of_memory_explained, settle
-from ganctl.config import Config, to_yaml
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
 from ganctl.runtime import choose_device, fingerprint, peak_memory, prepare, synchronize
-from ganctl.train import train_step
+from ganctl.settings.config import Config, to_yaml
+from ganctl.training import state
+from ganctl.training.train import train_step
 
 
 def dry_run(config: Config, device_name: str, *, as_json: bool) -> None:

@@ -25,9 +25,9 @@ from ganctl.errors import CheckpointError, ConfigError, DataError, StorageError
 if TYPE_CHECKING:
     import torch
 
-    from ganctl.attention_maps import Figures, Inputs, Report
     from ganctl.cli.show import ProgressBar
-    from ganctl.state import Description
+    from ganctl.insight.attention_maps import Figures, Inputs, Report
+    from ganctl.training.state import Description
 
 IMAGES, ROWS = 64, 6  # measured, and drawn, if nothing else is asked for
 MAX_ROWS, MAX_QUERIES = 64, 8  # of a picture
@@ -100,13 +100,14 @@ def inspect_attention(
     if len(pixels) > MAX_QUERIES:
         raise ConfigError(f"--query is given {len(pixels)} times, but at most {MAX_QUERIES} fit")
 
-    from ganctl import attention_maps, runs
-    from ganctl.attention_sheet import attention_sheet
     from ganctl.cli import show
-    from ganctl.pictures import save_png
+    from ganctl.insight import attention_maps
+    from ganctl.insight.attention_sheet import attention_sheet
     from ganctl.runtime import choose_device, prepare
-    from ganctl.sample import Point
-    from ganctl.state import load_networks
+    from ganctl.sampling.pictures import save_png
+    from ganctl.sampling.sample import Point
+    from ganctl.store import runs
+    from ganctl.training.state import load_networks
 
     path = runs.find_checkpoint(source)
     target = choose_device(device)
@@ -188,8 +189,8 @@ def _real_view(
     import numpy as np
 
     from ganctl.cli.training import load_images, make_batches
-    from ganctl.config import replace
     from ganctl.data.labels import Labels
+    from ganctl.settings.config import replace
 
     config = replace(saved.config, {"data.source": where})
     packed, labels = load_images(config)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ganctl.cli.outputs import check_file
-from ganctl.durable import replacing
 from ganctl.errors import CheckpointError, ConfigError, StorageError
+from ganctl.store.durable import replacing
 
 if TYPE_CHECKING:
-    from ganctl.lipschitz import Piece
-    from ganctl.spectra import LayerSpectrum, Snapshot
+    from ganctl.insight.lipschitz import Piece
+    from ganctl.insight.spectra import LayerSpectrum, Snapshot
 
 # One power iteration an update lags behind where singular values lie close together: the layers of
 # healthy runs were seen at up to 1.25. Stale or averaged u and v give far more.
@@ -91,8 +91,9 @@ def inspect_sn(
 
     import torch
 
-    from ganctl import checkpoint, curves, runs, spectra_plot
     from ganctl.cli import show, spectra_tables
+    from ganctl.insight import curves, spectra_plot
+    from ganctl.store import checkpoint, runs
 
     if plot is not None:
         curves.need_matplotlib()
@@ -135,9 +136,9 @@ def inspect_sn(
 def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) -> "Snapshot":
     """One checkpoint; `as_maps` also asks for what convolutions stretch whole images by."""
     from ganctl.cli import show
-    from ganctl.lipschitz import pieces
-    from ganctl.spectra import Snapshot, layer_spectra, map_sides, weighted_layers
-    from ganctl.state import load_networks
+    from ganctl.insight.lipschitz import pieces
+    from ganctl.insight.spectra import Snapshot, layer_spectra, map_sides, weighted_layers
+    from ganctl.training.state import load_networks
 
     loaded, saved = load_networks(path)
     generator = loaded.generator_ema if averaged else loaded.generator
@@ -162,9 +163,9 @@ def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) ->
 
 def _look_at_foreign(path: Path, network: str, averaged: bool, as_maps: bool) -> "Snapshot":
     """A state dictionary of another program, whose networks and map sizes are not known."""
-    from ganctl import foreign
     from ganctl.cli import show
-    from ganctl.spectra import Snapshot, weight_spectrum
+    from ganctl.insight import foreign
+    from ganctl.insight.spectra import Snapshot, weight_spectrum
 
     if network != "both" or averaged:
         option = "--ema" if averaged else "--network"
@@ -181,8 +182,8 @@ def _look_at_foreign(path: Path, network: str, averaged: bool, as_maps: bool) ->
 
 def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "list[Snapshot]":
     """All whole checkpoints of a run, the oldest first; it may go on and delete some meanwhile."""
-    from ganctl import runs
     from ganctl.cli import show
+    from ganctl.store import runs
 
     paths = runs.find(source).whole_checkpoints()
     snapshots = []
@@ -198,7 +199,7 @@ def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "l
 
 
 def _plain(snapshot: "Snapshot") -> dict[str, Any]:
-    from ganctl.lipschitz import product
+    from ganctl.insight.lipschitz import product
 
     layers = []
     for layer in snapshot.layers:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ganctl.cli.outputs import check_file
-from ganctl.durable import replacing
 from ganctl.errors import ConfigError, StorageError
+from ganctl.store.durable import replacing
 
 
 def plot(
@@ -28,8 +28,9 @@ def plot(
         raise ConfigError(f"--out is {out}, but curves are drawn into a .png file")
     check_file(out, force=force)
 
-    from ganctl import curves, runs
     from ganctl.cli import show
+    from ganctl.insight import curves
+    from ganctl.store import runs
 
     curves.need_matplotlib()
     rows = {}

@@ -15,8 +15,8 @@ def presets(
     ganctl presets
     ganctl presets celeba64 > mine.yaml
     """
-    from ganctl import presets as known
     from ganctl.cli import show
+    from ganctl.settings import presets as known
 
     if json:
         names = [name] if name else known.names()

@@ -25,7 +25,7 @@ def resume(
     ganctl resume runs/celeba64-001
     ganctl resume runs/faces32-001 --steps 10000
     """
-    from ganctl import runs
     from ganctl.cli import training
+    from ganctl.store import runs
 
     training.resume(runs.find(run), device, steps, tensorboard)

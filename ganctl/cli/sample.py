@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ganctl.cli.show import ProgressBar
-    from ganctl.sample import Batch
-    from ganctl.state import Description
+    from ganctl.sampling.sample import Batch
+    from ganctl.training.state import Description
 
 Part = TypeVar("Part", "Batch", "np.ndarray")
 
@@ -96,11 +96,12 @@ def sample(
     if walk is not None and not 1 <= walk <= 1000:
         raise ConfigError(f"--interpolate is {walk}, but it must be from 1 to 1000")
 
-    from ganctl import interpolate, runs
-    from ganctl import sample as sampler
     from ganctl.cli import show
     from ganctl.runtime import choose_device, choose_precision, prepare
-    from ganctl.state import load_networks
+    from ganctl.sampling import interpolate
+    from ganctl.sampling import sample as sampler
+    from ganctl.store import runs
+    from ganctl.training.state import load_networks
 
     if out is not None and walk is None:
         sampler.check_out(out, n or 1)

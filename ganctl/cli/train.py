@@ -50,7 +50,7 @@ def train(
     ganctl train --data photos/ --set optim.g_lr=2e-4
     ganctl train --preset celeba64 --data photos/ --dry-run
     """
-    from ganctl import presets
+    from ganctl.settings import presets
 
     if json and not dry_run:
         raise ConfigError("--json needs --dry-run", "a training run writes metrics.jsonl by itself")

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganctl import checkpoint, presets, runs, state
 from ganctl.cli import event_files, show
 from ganctl.cli.event_files import EventFiles
-from ganctl.config import Config, replace, setting_names, value_of
 from ganctl.data.batches import Batches
 from ganctl.data.labels import Labels, labels_of
 from ganctl.data.packing import PackedImages, pack
@@ -27,12 +25,16 @@ from ganctl.errors import (
     StoppedError,
     typed,
 )
-from ganctl.previews import PREVIEWS, save_reals
-from ganctl.runs import Run
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
-from ganctl.state import TrainState
-from ganctl.stopping import StopRequest
-from ganctl.train import train
+from ganctl.settings import presets
+from ganctl.settings.config import Config, replace, setting_names, value_of
+from ganctl.store import checkpoint, runs
+from ganctl.store.runs import Run
+from ganctl.training import state
+from ganctl.training.previews import PREVIEWS, save_reals
+from ganctl.training.state import TrainState
+from ganctl.training.stopping import StopRequest
+from ganctl.training.train import train
 
 FREE_SETTINGS = {  # may be edited in config.yaml between two starts of a run
     "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",

@@ -24,8 +24,8 @@ import numpy as np
 from ganctl.data.cache import cache_folder
 from ganctl.data.decoding import fit
 from ganctl.data.sources import Source
-from ganctl.durable import sync, write_text
 from ganctl.errors import DataError, StorageError
+from ganctl.store.durable import sync, write_text
 
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
 CHUNK = 256  # images a worker decodes at a time

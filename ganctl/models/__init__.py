@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from ganctl.config import ConvnetConfig, DataConfig, ModelConfig, ResnetConfig
 from ganctl.models import convnet, resnet
+from ganctl.settings.config import ConvnetConfig, DataConfig, ModelConfig, ResnetConfig
 
 Generator = convnet.Generator | resnet.Generator
 Discriminator = convnet.Discriminator | resnet.Discriminator

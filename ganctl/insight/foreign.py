@@ -1,0 +1,249 @@
+"""The weights in any PyTorch state dictionary, with the u and v of spectral normalisation.
+
+Read by `archive.py`'s reader, never by torch's; it is as strict here as with our own checkpoints,
+but for what `torch.save(module.state_dict(), path)` adds to a file: see `_Interpreter`.
+"""
+
+import math
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ganctl.errors import CheckpointError
+from ganctl.store import archive
+from ganctl.store.archive import BadArchiveError, Sketch, Storage
+from ganctl.store.checkpoint import DTYPES, MALFORMED, regular_file
+
+Style = Literal["parametrization", "old torch", "BigGAN", "plain"]
+Loader = Callable[[Sketch], Tensor]
+
+ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files begin
+PARAMETER = "torch._utils _rebuild_parameter"
+MAX_NAME = 1000  # characters of a weight's name
+HINT = "what can be read is a file of torch.save(module.state_dict(), path)"
+
+
+class ForeignWeight(NamedTuple):
+    """The weight of one layer, and the vectors that its spectral norm is estimated with."""
+
+    layer: str  # keys of outer dicts and the layer's name, joined by dots: "G.blocks.0.conv"
+    weight: Tensor  # raw, as stored; (C_out, ...): its flatten(1) is the matrix that is normalised
+    u: Tensor | None  # (C_out,); None without spectral normalisation
+    v: Tensor | None  # (the rest,); None also where none is stored
+    style: Style
+
+
+class _Naming(NamedTuple):
+    """How one kind of spectral normalisation names its tensors: a pattern, and what follows."""
+
+    style: Style
+    weight: re.Pattern[str]
+    name: str  # the weight's own name
+    u: str
+    v: str | None
+
+
+PARAMETRIZED = re.compile(r"(|.*\.)parametrizations\.(\w+)\.original")
+NAMINGS = (
+    _Naming("parametrization", PARAMETRIZED, r"\1\2",
+            r"\1parametrizations.\2.0._u", r"\1parametrizations.\2.0._v"),  # torch's
+    _Naming("parametrization", PARAMETRIZED, r"\1\2",
+            r"\1parametrizations.\2.0.u", r"\1parametrizations.\2.0.v"),  # ganctl's
+    _Naming("old torch", re.compile(r"(.+)_orig"), r"\1", r"\1_u", r"\1_v"),
+    _Naming("BigGAN", re.compile(r"(|.*\.)weight"), r"\1weight", r"\1u0", None),
+)  # fmt: skip
+PLAIN = re.compile(r"(|.*\.)weight")
+
+
+def read(path: Path) -> list[ForeignWeight]:
+    """All weights of two or more dimensions in `path`, in its order, tensors on the CPU.
+
+    A weight is a tensor called `weight`, or a spectrally normalised one of any name; each dict in
+    the file is looked through, an optimizer's excepted. Left out are tensors of other names, and
+    with them the weights of other parametrizations, weight_norm's for example: what such a layer
+    computes with is not in the file. CheckpointError says why a file cannot be used.
+    """
+    try:
+        with regular_file(path) as file:
+            root = _root(file, path)
+            archive.check_members(file, file.seek(0, os.SEEK_END), root)
+            state = archive.sketch(file, root, _Interpreter)
+            with zipfile.ZipFile(file) as members:
+                weights = [_checked(found, path) for found in _weights(state, "", _loader(members))]
+    except BadArchiveError as error:
+        raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", HINT) from error
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{path} is damaged or cut short: its archive is malformed", HINT
+        ) from error
+    if not weights:
+        raise CheckpointError(f"{path} has no weight of two or more dimensions", HINT)
+    return weights
+
+
+def sigma(weight: ForeignWeight) -> Tensor | None:
+    """(): what the layer's raw weight is divided by in eval mode, in float64; None if by nothing.
+
+    - u' W v from the stored u and v: torch's and ganctl's modules iterate in training only.
+    - BigGAN-PyTorch stores u alone. Its eval mode makes one power iteration from it, v = W'u/|W'u|
+      and u+ = W v/|W v|, forgets both, and divides by v'W'u+, which is |W v|.
+    - torch before 1.1 stored u alone, and in eval mode used the divided weight of the last training
+      step. u' W v = |W'u| with the v of half an iteration is an estimate of that step's sigma.
+    """
+    if weight.u is None:
+        return None
+    matrix, u = weight.weight.flatten(1).double(), weight.u.double()
+    if weight.v is not None:
+        return u @ matrix @ weight.v.double()
+    if weight.style == "BigGAN":
+        return (matrix @ normalize(matrix.mT @ u, dim=0)).norm()
+    return (matrix.mT @ normalize(u, dim=0)).norm()
+
+
+class _Interpreter(archive.Interpreter):
+    """Knows besides: parameters, attributes of dicts, any device, and tensors that share a storage.
+
+    Attributes (`_metadata`) and devices are dropped.
+    """
+
+    names = archive.Interpreter.names | {PARAMETER}
+
+    def _reduce(self, _: None) -> None:
+        if self.stack[-2] == archive.Code(PARAMETER):
+            self.stack[-2:] = [self.stack[-1][0]]  # of the tensor, requires_grad, hooks
+        else:
+            super()._reduce(None)
+
+    def _build(self, _: None) -> None:
+        attributes = self.stack.pop()
+        if type(attributes) is not dict or type(self.stack[-1]) is not dict:
+            raise BadArchiveError("an object in it")
+
+    def _binpersid(self, _: None) -> None:
+        what, code, key, _device, items = self.stack.pop()
+        self.stack.append((what, code, key, "cpu", items))
+        super()._binpersid(None)
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Sketch:
+        numbers = (offset, *shape, *strides)
+        if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise BadArchiveError("a malformed tensor")
+        if len(shape) != len(strides) or len(shape) > archive.MAX_DIMENSIONS:
+            raise BadArchiveError("a malformed tensor")
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        count = math.prod(shape)
+        if count > storage.items or (count and last >= storage.items):
+            raise BadArchiveError("a tensor that is larger than its bytes")
+        return Sketch(storage, tuple(shape), tuple(strides), offset)
+
+
+def _root(file: IO[bytes], path: Path) -> str:
+    """The folder in the archive that has everything; its name is what the file was once called."""
+    begin = file.read(len(OLD_TORCH))
+    if begin == OLD_TORCH:
+        hint = "load it with torch (weights_only=True) and torch.save it again"
+        raise CheckpointError(f"{path} is of the format that PyTorch had before 1.6", hint)
+    if begin[8:9] == b"{":  # after the length of its header
+        hint = "torch.save(safetensors.torch.load_file(path), other_path) makes one"
+        raise CheckpointError(f"{path} is a safetensors file, not one of torch.save", hint)
+    if not begin.startswith(ZIP):
+        raise CheckpointError(f"{path} is no file of torch.save: it is no zip archive", HINT)
+    with zipfile.ZipFile(file) as members:
+        names = members.namelist()
+        root = names[0].partition("/")[0] + "/" if names else ""
+        if root + "constants.pkl" in names:
+            hint = "torch.save(torch.jit.load(path).state_dict(), other_path) makes one"
+            raise CheckpointError(f"{path} is a TorchScript program, not a state dictionary", hint)
+        order = root + "byteorder"
+        if order in names and members.getinfo(order).file_size != len("little"):
+            raise CheckpointError(f"{path} has its numbers in the byte order of another machine")
+    return root
+
+
+def _loader(members: zipfile.ZipFile) -> Loader:
+    """From sketches to tensors; what shares a storage in the file shares it in memory."""
+    storages: dict[Storage, Tensor] = {}
+
+    def load(sketch: Sketch) -> Tensor:
+        storage = sketch.storage
+        if storage not in storages:
+            content = bytearray(members.read(storage.member))
+            storages[storage] = torch.frombuffer(content, dtype=DTYPES[storage.kind])
+        return storages[storage].as_strided(sketch.shape, sketch.strides, sketch.offset)
+
+    return load
+
+
+def _weights(state: object, prefix: str, load: Loader) -> Iterator[ForeignWeight]:
+    """The weights in a dict and the dicts in it; `prefix` goes before their names."""
+    if not isinstance(state, dict) or "param_groups" in state:  # an optimizer's has those
+        return
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        if len(name) > MAX_NAME:
+            raise BadArchiveError("a longer name than any layer's")
+        if not isinstance(value, Sketch):
+            yield from _weights(value, f"{name}.", load)
+        elif isinstance(key, str) and len(value.shape) > 1 and _has_numbers(value):
+            yield from _weight(key, state, prefix, load)
+
+
+def _weight(key: str, state: dict[Any, Any], prefix: str, load: Loader) -> Iterator[ForeignWeight]:
+    """The weight called `key` in `state`, if that is one's name."""
+    for style, pattern, name, u_name, v_name in NAMINGS:
+        match = pattern.fullmatch(key)
+        u = _vector(state, match.expand(u_name), load) if match else None
+        if match and u is not None:
+            v = _vector(state, match.expand(v_name), load) if v_name else None
+            layer = (prefix + match.expand(name)).removesuffix(".weight")
+            yield ForeignWeight(layer, load(state[key]), u, v, style)
+            return
+    # Beside `weight_orig`, torch before 1.1 also saved the divided weight.
+    if PLAIN.fullmatch(key) and f"{key}_orig" not in state:
+        layer = (prefix + key).removesuffix(".weight")
+        yield ForeignWeight(layer, load(state[key]), None, None, "plain")
+
+
+def _vector(state: dict[Any, Any], name: str, load: Loader) -> Tensor | None:
+    """The tensor called `name` in one dimension, if there is one: BigGAN's u is (1, C_out)."""
+    sketch = state.get(name)
+    return load(sketch).flatten() if isinstance(sketch, Sketch) and _has_numbers(sketch) else None
+
+
+def _checked(weight: ForeignWeight, path: Path) -> ForeignWeight:
+    """`weight` with C_out first: torch normalises transposed convolutions, (C_in, C_out, ...), so.
+
+    If both dimensions have u's length, the right one is where u and v are a singular pair: there
+    the estimate is near the largest singular value, in the other it is that of random vectors.
+    """
+    tensors = [tensor for tensor in (weight.weight, weight.u, weight.v) if tensor is not None]
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise CheckpointError(f"{path}: layer {weight.layer} has values that are not finite")
+    if weight.u is None:
+        return weight
+    layouts = [weight]
+    if weight.style != "BigGAN":  # which has no transposed convolutions
+        layouts.append(weight._replace(weight=weight.weight.transpose(0, 1)))
+    fitting = [
+        layout
+        for layout in layouts
+        if layout.weight.shape[0] == len(weight.u)
+        and (weight.v is None or layout.weight[0].numel() == len(weight.v))
+    ]
+    if not fitting:
+        shape = tuple(weight.weight.shape)
+        raise CheckpointError(
+            f"{path}: u or v of layer {weight.layer} does not fit its weight of shape {shape}"
+        )
+    return max(fitting, key=lambda layout: sigma(layout) or 0) if len(fitting) > 1 else fitting[0]
+
+
+def _has_numbers(sketch: Sketch) -> bool:
+    return DTYPES[sketch.storage.kind].is_floating_point and math.prod(sketch.shape) > 0

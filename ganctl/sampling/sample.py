@@ -1,0 +1,152 @@
+"""Drawing images from a generator: an image is the same whatever else is drawn with it."""
+
+import math
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganctl.errors import ConfigError
+from ganctl.models import Generator
+from ganctl.models.folding import fold
+from ganctl.runtime import autocast, random_stream, upload
+from ganctl.sampling.pictures import grid, png, save_png, to_uint8
+from ganctl.settings.config import Precision
+from ganctl.store.durable import replacing
+
+MAX_GRID = 4096  # images in one picture
+ANIMATIONS = (".webp", ".gif")
+
+
+class Point(NamedTuple):
+    """What one image is drawn from."""
+
+    seed: int
+    label: int | None = None  # its class; None without classes
+
+
+class Batch(NamedTuple):
+    """Drawn images with what they were drawn from."""
+
+    points: Sequence[Point]
+    images: np.ndarray  # (B, H, W, 3) uint8
+
+
+def latents(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> Tensor:
+    """(len(seeds), latent_dim): row i depends on seeds[i] alone.
+
+    With `truncation` T the values follow the normal distribution cut off at -T and T (Brock et al.
+    2019, section 3.1), by inverting the distribution function instead of drawing again: so an image
+    changes smoothly with T.
+    """
+    rows = [torch.randn(latent_dim, generator=random_stream(seed, "sample")) for seed in seeds]
+    z = torch.stack(rows)
+    if truncation is None:
+        return z
+    half = math.erf(truncation / math.sqrt(2))  # the probability of |z| <= T
+    cut = math.sqrt(2) * torch.erfinv(half * torch.erf(z.double() / math.sqrt(2)))
+    return cut.float()
+
+
+@torch.no_grad()
+def draw(
+    generator: Generator,
+    points: Sequence[Point],
+    *,
+    batch_size: int,
+    truncation: float | None = None,
+    device: torch.device,
+    precision: Precision = "fp32",
+) -> Iterator[Batch]:
+    """The images of `points` in order, batch by batch.
+
+    Every batch has the same shape, the last one padded: on the CPU an image then has the same bits
+    at any position.
+    """
+    network = fold(generator).to(device)
+    for start in range(0, len(points), batch_size):
+        wanted = points[start : start + batch_size]
+        padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]
+        z = latents(generator.latent_dim, [point.seed for point in padded], truncation)
+        inputs = [z]
+        if generator.n_classes:
+            inputs.append(torch.tensor([point.label for point in padded]))
+        with autocast(device, precision):
+            images = network(*(upload(part, device) for part in inputs))
+        yield Batch(wanted, to_uint8(images)[: len(wanted)])
+
+
+def check_out(out: Path, n: int) -> None:
+    """ConfigError if n images cannot go to a file of that name."""
+    if out.suffix.lower() in ANIMATIONS:
+        raise ConfigError(f"{out} would be an animation", hint="it needs --interpolate K")
+    if out.suffix.lower() not in (".png", ".npz", ".zip", ""):
+        hint = "use .png (a grid), .npz, .zip, or a name without suffix for a folder of PNGs"
+        raise ConfigError(f"cannot write images to a {out.suffix} file", hint)
+    if out.suffix.lower() == ".png" and n > MAX_GRID:
+        hint = "use --out FOLDER, images.zip or images.npz for so many"
+        raise ConfigError(f"{n:,} images are too many for one picture (at most {MAX_GRID:,})", hint)
+
+
+def write(
+    batches: Iterable[Batch], n: int, out: Path, columns: int | None, classes: Sequence[str] = ()
+) -> None:
+    """Write n images as `out` is named: a .png grid, .npz, .zip of PNGs, or a folder of PNGs.
+
+    `columns` is of the grid. With `classes` there is a folder for each, and labels in the .npz.
+    A file is complete or absent; memory stays constant but for the grid.
+    """
+    check_out(out, n)
+    if out.suffix == "":
+        for point, image in _singly(batches):
+            path = out / _name(point, classes)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_png(image, path)
+        return
+    if out.suffix.lower() == ".png":
+        save_png(grid(np.concatenate([batch.images for batch in batches]), columns), out)
+        return
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        if out.suffix.lower() == ".npz":
+            _write_arrays(batches, n, archive)
+        else:
+            for point, image in _singly(batches):
+                archive.writestr(_name(point, classes), png(image))
+
+
+def _write_arrays(batches: Iterable[Batch], n: int, archive: zipfile.ZipFile) -> None:
+    """What `numpy.savez(images=..., seeds=...)` writes, without holding all images."""
+    points: list[Point] = []
+    with archive.open("images.npy", "w", force_zip64=True) as file:
+        for batch in batches:
+            if not points:
+                header = np.lib.format.header_data_from_array_1_0(batch.images)
+                np.lib.format.write_array_header_1_0(
+                    file, {**header, "shape": (n, *batch.images.shape[1:])}
+                )
+            file.write(batch.images.tobytes())
+            points += batch.points
+    arrays = {"seeds": [point.seed for point in points]}
+    if points[0].label is not None:
+        arrays["labels"] = [point.label or 0 for point in points]
+    for name, values in arrays.items():
+        with archive.open(f"{name}.npy", "w") as file:
+            np.lib.format.write_array(file, np.array(values, dtype=np.int64))
+
+
+def _singly(batches: Iterable[Batch]) -> Iterator[tuple[Point, np.ndarray]]:
+    for batch in batches:
+        yield from zip(batch.points, batch.images, strict=True)
+
+
+def _name(point: Point, classes: Sequence[str]) -> str:
+    """A file's path: never outside of where it is put, whatever the class is called."""
+    name = f"seed-{point.seed:09}.png"
+    if point.label is None:
+        return name
+    return f"{point.label:03}-{re.sub(r'[^A-Za-z0-9_-]+', '-', classes[point.label])}/{name}"

@@ -1,0 +1,277 @@
+"""The typed settings of one experiment: what is computed. Where and how fast is the command line's.
+
+A preset states every number, with its source beside it. The few settings with a default here came
+after runs had been made without them: it is what those runs did, so that they can be resumed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ganctl.errors import ConfigError
+from ganctl.settings.strict_yaml import KeyPath, Value
+
+RESNET_RESOLUTIONS = [32, 64, 128]
+SETTINGS_HINT = (
+    "`ganctl presets celeba64` prints settings with their meaning, `ganctl presets sagan-cifar10`"
+    " those of residual and conditional networks"
+)
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Positive = Annotated[int, Field(ge=1, le=2**40)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Section(BaseModel):
+    """Settings are frozen, finite, and none may be unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where the images come from and how they are prepared; all but `source` make the cache key."""
+
+    source: str = Field(min_length=1, max_length=4096)  # folder, zip, or faces, celeba, cifar10
+    resolution: Literal[32, 64, 128, 256]  # side of the square images, in pixels
+    crop: int | None = Field(ge=8, le=16384)  # side of the centre square; null: the largest one
+    flip: bool  # mirror each image left to right with probability 1/2
+    dequantize: bool  # add uniform noise of one grey level to real images
+    attribute: str | None = Field(default=None, max_length=64)  # of CelebA, as the class
+
+
+class AttentionConfig(Section):
+    """Where the self-attention blocks stand and which variant they are."""
+
+    at: list[int] = Field(max_length=6)  # map sizes that get a block; []: none
+    scaled: bool  # divide the logits by sqrt(C/8)
+    pooled: bool  # max-pool keys and values 2 x 2
+
+
+class ConvnetConfig(Section):
+    """The article's pair of networks, mended."""
+
+    architecture: Literal["convnet"]
+    latent_dim: int = Field(ge=1, le=4096)  # length of z
+    width: int = Field(ge=8, le=512, multiple_of=8)  # channels at half the resolution
+    attention: AttentionConfig
+    g_spectral_norm: bool  # normalise the generator's weights
+    d_spectral_norm: bool  # normalise the discriminator's weights
+
+    @property
+    def conditional(self) -> bool:
+        """The article's networks know no classes."""
+        return False
+
+
+class ResnetConfig(Section):
+    """The papers' pair of residual networks."""
+
+    architecture: Literal["resnet"]
+    conditional: bool  # classes enter both networks
+    latent_dim: int = Field(ge=1, le=4096)  # length of z
+    width: int = Field(ge=8, le=512, multiple_of=8)  # channels of D's first block
+    d_wide: bool  # D's blocks widen in their first convolution (SAGAN), else in their second
+    d_halve_last: bool  # D's last block pools as well
+    d_score_bias: bool  # D's last layer has a bias
+    attention: AttentionConfig
+    g_spectral_norm: bool  # normalise the generator's weights, but for batch norm's tables
+    d_spectral_norm: bool  # normalise the discriminator's weights
+    spectral_norm_eps: float = Field(gt=0, le=1e-2)  # guards the division in a unit vector
+    batch_norm_eps: float = Field(gt=0, le=1)
+    batch_norm_momentum: float = Field(gt=0, le=1)  # share of the newest batch
+    initial: Literal["glorot", "glorot-sqrt2", "orthogonal"]  # sqrt2: for 3 x 3 residual kernels
+
+
+ModelConfig = Annotated[ConvnetConfig | ResnetConfig, Field(discriminator="architecture")]
+
+
+class LossConfig(Section):
+    """What the networks minimise."""
+
+    kind: Literal["hinge", "nonsaturating", "wasserstein"]
+    gradient_penalty: Weight  # lambda of WGAN-GP; 0: off
+    r1: Weight  # gamma of R1, on real images; 0: off
+
+
+class OptimConfig(Section):
+    """How the networks are updated: Adam, two learning rates, an average of G."""
+
+    g_lr: Rate
+    d_lr: Rate
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)]
+    batch_size: int = Field(ge=1, le=65536)  # images in one update
+    grad_accumulation: int = Field(ge=1, le=1024)  # passes a batch is split into, to save memory
+    d_steps_per_g: int = Field(ge=1, le=100)  # updates of D before each update of G
+    ema_half_life: Positive  # of the average of G's weights, in images
+    adam_eps: float = Field(default=1e-8, gt=0, le=1)
+    g_batch_multiple: int = Field(default=1, ge=1, le=100)  # G's batches, in units of batch_size
+    lr_decay: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    # steps from and to which both rates fall linearly to zero; null: they are constant
+
+
+class TrainConfig(Section):
+    """How long, in which arithmetic, and what is written down on the way."""
+
+    steps: Positive  # updates of G
+    seed: int = Field(ge=0, lt=2**63)
+    precision: Precision
+    log_every: Positive  # steps
+    preview_every: Positive  # steps
+    checkpoint_every: Positive  # steps
+    checkpoint_minutes: float = Field(ge=0, le=1e6)  # and at least so often; 0: only by steps
+    keep_checkpoints: int = Field(ge=2, le=1000)  # newest files kept in a run ...
+    keep_every: int = Field(ge=0, le=2**40)  # ... and those of every so-many-th step; 0: none
+    rollbacks: int = Field(ge=0, le=1000)  # times a run that diverged may go back and try again
+
+
+class HealthConfig(Section):
+    """What follows from an alarm: mode collapse, or a discriminator that overpowers."""
+
+    on_alarm: Literal["warn", "stop"] = "warn"  # stop: save, and end with exit code 9
+
+
+class Config(Section):
+    """One experiment."""
+
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    train: TrainConfig
+    health: HealthConfig = HealthConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Config":
+        if self.data.attribute is not None and not self.model.conditional:
+            raise ValueError("data.attribute needs a conditional model (model.conditional: true)")
+        resnet = self.model.architecture == "resnet"
+        if resnet and self.data.resolution not in RESNET_RESOLUTIONS:
+            raise ValueError(
+                f"data.resolution is {self.data.resolution}, but the papers' resnets are for"
+                f" {RESNET_RESOLUTIONS}"
+            )
+        possible = [size for size in (8, 16, 32, 64, 128) if size < self.data.resolution]
+        if not set(self.model.attention.at) <= set(possible):
+            raise ValueError(
+                f"model.attention.at is {self.model.attention.at}, but at resolution"
+                f" {self.data.resolution} attention can stand at {possible}"
+            )
+        if self.optim.batch_size % self.optim.grad_accumulation:
+            raise ValueError(
+                f"optim.batch_size {self.optim.batch_size} cannot be split into"
+                f" optim.grad_accumulation {self.optim.grad_accumulation} equal parts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> "Config":
+        if (decay := self.optim.lr_decay) is None:
+            return self
+        if not 0 <= decay[0] < decay[1]:
+            raise ValueError(f"optim.lr_decay is {decay}, but it is a step and a later one")
+        if self.train.steps > decay[1]:
+            raise ValueError(
+                f"train.steps is {self.train.steps}, but by optim.lr_decay the rates are zero from"
+                f" step {decay[1]} on"
+            )
+        return self
+
+
+def validate(settings: dict[str, Value], origins: dict[KeyPath, str]) -> Config:
+    """The typed configuration; ConfigError names the first bad setting and where it was written."""
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _explain(first["type"], first["loc"], first["msg"], first["input"], origins) from None
+
+
+def replace(config: Config, changes: Mapping[str, Value]) -> Config:
+    """`config` with dotted settings changed, for example {"train.steps": 100}, and validated."""
+    settings = config.model_dump()
+    for name, value in changes.items():
+        section, key = name.split(".")
+        settings[section][key] = value
+    return validate(settings, {})
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as a file that `ganctl train --preset FILE` accepts."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def setting_names() -> list[str]:
+    """All settings, dotted: data.source, ..., train.keep_checkpoints."""
+    return _names(Config, "")
+
+
+def value_of(config: Config, name: str) -> Value:
+    """The value of a dotted setting, plain; None if it is one of the other architecture."""
+    value: Value = config.model_dump()
+    for part in name.split("."):
+        assert isinstance(value, dict)
+        value = value.get(part)
+    return value
+
+
+def dotted(loc: tuple[str | int, ...]) -> str:
+    """The name of a setting where pydantic found something wrong; it puts in the architecture."""
+    return re.sub(r"\bmodel\.(convnet|resnet)\b", "model", ".".join(str(part) for part in loc))
+
+
+def _names(section: type[BaseModel], prefix: str) -> list[str]:
+    names: list[str] = []
+    for name, field in section.model_fields.items():
+        kinds = get_args(field.annotation) or (field.annotation,)
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
+        for part in sections:
+            names += _names(part, f"{prefix}{name}.")
+        if not sections:
+            names.append(prefix + name)
+    return list(dict.fromkeys(names))  # the architectures share most of theirs
+
+
+def _explain(
+    kind: str, loc: tuple[str | int, ...], reason: str, value: object, origins: dict[KeyPath, str]
+) -> ConfigError:
+    name = dotted(loc)
+    if kind.startswith("union_tag"):
+        name, reason = f"{name}.architecture", "should be 'convnet' or 'resnet'"
+        value = value.get("architecture") if isinstance(value, dict) else value
+    path: KeyPath = tuple(name.split("."))
+    origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
+    prefix = f"{origin}: " if origin else ""
+    if kind == "extra_forbidden" and name in setting_names():
+        own, other = ("convnet", "resnet") if "convnet" in loc else ("resnet", "convnet")
+        hint = f"{other} networks have it: `ganctl presets` shows the architecture of each preset"
+        return ConfigError(f"{prefix}{own} networks have no setting {name}", hint)
+    if kind == "extra_forbidden":
+        return ConfigError(f"{prefix}unknown setting {name}", hint=did_you_mean(name))
+    if kind == "missing":
+        hint = "a preset states every setting; start it with `extends: celeba64`"
+        return ConfigError(f"{prefix}the setting {name} is missing", hint=hint)
+    if kind == "string_too_short":
+        return ConfigError(f"{prefix}{name} is {value!r}, but it must not be empty", SETTINGS_HINT)
+    if kind == "value_error":
+        return ConfigError(prefix + reason.removeprefix("Value error, "), SETTINGS_HINT)
+    reason = reason.removeprefix("Input ")
+    return ConfigError(f"{prefix}{name} is {value!r}, but it {reason}", SETTINGS_HINT)
+
+
+def did_you_mean(name: str) -> str:
+    """A hint with the setting most like `name`, letters in any order (lr_g is g_lr)."""
+    from difflib import SequenceMatcher
+
+    def likeness(known: str) -> float:
+        pairs = ((name, known), (sorted(name), sorted(known)))
+        return max(SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+
+    best = max(setting_names(), key=likeness)
+    if likeness(best) < 0.75:
+        return SETTINGS_HINT
+    return f"did you mean {best}?"

@@ -1,0 +1,105 @@
+"""Finding presets, and making one configuration of a preset, what it extends, and --set."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from ganctl.errors import ConfigError
+from ganctl.settings import config, strict_yaml
+from ganctl.settings.config import Config
+from ganctl.settings.strict_yaml import Document, KeyPath, Value
+
+PACKAGE = Path(__file__).parent.parent
+MAX_EXTENDS = 8
+
+
+def folder() -> Path:
+    """Where the presets are: inside an installed wheel, or beside the package in a checkout."""
+    return next(p for p in (PACKAGE / "presets", PACKAGE.parent / "presets") if p.is_dir())
+
+
+def names() -> list[str]:
+    """The names that --preset knows."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def path_of(preset: str) -> Path:
+    """The file of a preset's name, or of a path that ends in .yaml or .yml."""
+    if preset.endswith((".yaml", ".yml")):
+        if not Path(preset).is_file():
+            raise ConfigError(f"there is no preset file {preset}")
+        return Path(preset)
+    if preset in names():
+        return folder() / f"{preset}.yaml"
+    close = get_close_matches(preset, names(), n=1)
+    known = ", ".join(names())
+    hint = (
+        f"did you mean {close[0]}?" if close else f"the presets are {known}; or give a .yaml file"
+    )
+    raise ConfigError(f"unknown preset {preset!r}", hint=hint)
+
+
+def load(
+    preset: str, overrides: Sequence[str] = (), given: Mapping[str, Value] | None = None
+) -> Config:
+    """The configuration of a preset with `key=value` overrides applied in their order.
+
+    `given`: dotted settings that have options of their own, which come last.
+    """
+    document = _read(path_of(preset), depth=0)
+    for override in overrides:
+        name, value = _parse(override)
+        _lay(document, name, value, origin="--set")
+    for name, value in (given or {}).items():
+        _lay(document, name, value, origin="")
+    return config.validate(document.settings, document.origins)
+
+
+def _read(path: Path, depth: int) -> Document:
+    """The settings of a file laid over those of the preset it extends."""
+    document = strict_yaml.read_file(path)
+    parent = document.settings.pop("extends", None)
+    if parent is None:
+        return document
+    where = document.origins[("extends",)]
+    if not isinstance(parent, str):
+        raise ConfigError(f"{where}: extends needs the name of a preset or a .yaml file")
+    if depth == MAX_EXTENDS:
+        raise ConfigError(f"{where}: more than {MAX_EXTENDS} presets extend one another")
+    beside = path.parent / parent
+    base = _read(beside if beside.is_file() else path_of(parent), depth + 1)
+    settings = _merge(base.settings, document.settings)
+    return Document(settings, {**base.origins, **document.origins})
+
+
+def _merge(base: dict[str, Value], top: dict[str, Value]) -> dict[str, Value]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _parse(override: str) -> tuple[str, Value]:
+    """The name and the value of one `key=value`."""
+    name, equals, text = override.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise ConfigError(
+            f"--set {override!r} is not key=value", hint="for example optim.g_lr=1e-4"
+        )
+    if name not in config.setting_names():
+        raise ConfigError(f"unknown setting {name}", hint=config.did_you_mean(name))
+    return name, strict_yaml.read_value(text)
+
+
+def _lay(document: Document, name: str, value: Value, origin: str) -> None:
+    """Lay one setting over the others; `origin` is what to call the place it came from."""
+    path: KeyPath = tuple(name.split("."))
+    section: Value = document.settings
+    for key in path[:-1]:
+        section = section.setdefault(str(key), {}) if isinstance(section, dict) else None
+    if isinstance(section, dict):  # else the file has something odd there, which validation names
+        section[str(path[-1])] = value
+    document.origins[path] = origin

@@ -1,0 +1,99 @@
+"""What a run writes down beside its checkpoints: losses, history, how it stands.
+
+None of it is needed to go on, so none of it can end a run: what cannot be written is said and lost.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from ganctl.store.durable import write_text
+
+log = logging.getLogger("ganctl")
+
+Row = dict[str, Any]  # one line of a .jsonl file
+
+
+class Journal:
+    """metrics.jsonl, history.jsonl and status.json of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.alarms: list[str] = []  # diseases that the run has now; part of its status
+        self._unwritten: set[str] = set()  # files whose last line was lost
+
+    def measure(self, row: Row) -> None:
+        """Add one line, which has a "step", to metrics.jsonl."""
+        self._append("metrics.jsonl", row)
+
+    def record(self, event: str, step: int, **facts: object) -> None:
+        """Add one line to history.jsonl: started, saved, alarm, rolled back, stopped, ..."""
+        self._append("history.jsonl", {"event": event, "step": step, "time": now(), **facts})
+
+    def rows(self) -> list[Row]:
+        """The rows of metrics.jsonl, without torn ones; none if it cannot be read."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            return [row for _, row in _rows(path)] if path.exists() else []
+        except OSError as error:
+            log.warning("%s cannot be read: %s", path, error.strerror)
+            return []
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the rows after `step`, which a resumed run is about to write again."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            if path.exists():
+                rows = [line for line, row in _rows(path) if row["step"] <= step]
+                write_text(path, "".join(f"{row}\n" for row in rows))
+        except OSError as error:
+            log.warning("%s cannot be rewritten: %s", path, error.strerror)
+
+    def set_status(self, state: str, step: int, reason: str = "", exit_code: int = 0) -> None:
+        """Say in status.json how the run stands: running, done, stopped or failed."""
+        status = {
+            "state": state, "step": step, "reason": reason, "exit_code": exit_code,
+            "alarms": self.alarms, "pid": os.getpid(), "time": now(),
+        }  # fmt: skip
+        try:
+            write_text(self.folder / "status.json", json.dumps(status) + "\n")
+        except OSError as error:
+            log.warning("status.json was not written: %s", error.strerror)
+
+    def _append(self, name: str, row: Row) -> None:
+        try:
+            with (self.folder / name).open("ab+") as file:
+                line = f"{json.dumps(row)}\n".encode()
+                file.write(line if _ends_a_line(file) else b"\n" + line)
+            self._unwritten.discard(name)
+        except OSError as error:
+            if name not in self._unwritten:
+                log.warning("%s cannot be written: %s", self.folder / name, error.strerror)
+            self._unwritten.add(name)
+
+
+def now() -> str:
+    """For people to read; nothing is decided by it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    """Whether nothing was torn off at the end of `file`."""
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The lines of metrics.jsonl and what they say, without those that a kill or full disk tore."""
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            yield line, {**row, "step": int(row["step"])}
+        except (ValueError, KeyError, TypeError, OverflowError):
+            continue

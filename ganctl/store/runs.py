@@ -1,0 +1,293 @@
+"""The folder of one run: what is in it, which checkpoint is newest, who may write to it.
+
+runs/faces32-001/
+  config.yaml  run.json  LOCK
+  status.json                    how it stands now
+  metrics.jsonl  history.jsonl   losses; what happened, and when
+  samples/000001000.png          fixed noise, averaged weights
+  checkpoints/step-000010000.pt  complete, verified, never changed
+  ckpt.pt                        a link to the newest, for convenience; never trusted
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, typed
+from ganctl.settings.config import Config, to_yaml
+from ganctl.store import checkpoint
+from ganctl.store.checkpoint import Metadata, Payload
+from ganctl.store.durable import sync, write_text
+from ganctl.store.journal import Journal, now
+
+ROOT = Path("runs")
+CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
+log = logging.getLogger("ganctl")
+
+
+@dataclass
+class Run:
+    """One run's folder, created or opened; `lock` it before writing."""
+
+    folder: Path
+    run_id: str
+    _lock: int | None = None  # an open file that is never closed: closing it frees the lock
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    def lock(self) -> None:
+        """Take the run for this process until it ends; RunBusyError names who has it.
+
+        The lock is the kernel's and belongs to one process: kill -9 ends it too.
+        """
+        path = self.folder / "LOCK"
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # POSIX allows either for "taken"
+            owner = path.read_text().strip() or "another process"
+            hint = "wait for it, or start another run"
+            raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {now()}\n"
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            os.truncate(self._lock, 0)
+            os.write(self._lock, owner.encode())
+
+    def save(
+        self, step: int, payload: Payload, metadata: Metadata, keep: int, keep_every: int = 0
+    ) -> Path:
+        """Write the checkpoint of `step`, point ckpt.pt at it, then drop older ones.
+
+        The last `keep` whole files stay, and those of every `keep_every`-th step (0: none).
+
+        A file of that step can only be there if it was damaged, for the run went on from an older
+        one; it is set aside. Raises StorageError.
+        """
+        path = self.checkpoints / f"step-{step:09}.pt"
+        identity = {"id": self.run_id, "name": self.name}
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            if path.exists():
+                path.rename(path.with_suffix(".damaged"))
+        except OSError as error:
+            raise StorageError(f"could not save {path}: {error.strerror}") from error
+        checkpoint.write(path, payload, {"run": identity, **metadata})
+        self._tidy(lambda: _link(self.folder / "ckpt.pt", path))
+        self._tidy(lambda: self._prune(keep, keep_every))
+        return path
+
+    def _tidy(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except OSError as error:  # the checkpoint is safe, and the next save tries again
+            log.warning("the checkpoint is saved, but tidying up %s failed: %s", self.folder, error)
+
+    def newest_checkpoint(self) -> Path:
+        """The newest checkpoint of this run that is whole; others are skipped with a warning."""
+        damaged = 0
+        for step, path in self._saved():
+            try:
+                metadata = checkpoint.verify(path)
+            except CheckpointError as error:
+                damaged += 1
+                log.warning("skipped: %s", error)
+                continue
+            if _owner(metadata) != self.run_id:
+                log.warning("skipped: %s belongs to another run", path)
+            elif metadata.get("step", step) != step:
+                log.warning("skipped: %s is of step %s, not of its name", path, metadata["step"])
+            else:
+                return path
+        raise self._no_checkpoint(damaged)
+
+    def whole_checkpoints(self) -> list[Path]:
+        """All checkpoints of this run that are whole, the oldest first; CheckpointError if none."""
+        paths = [path for _, path in reversed(self._saved())]
+        whole = [path for path in paths if self._wrote(path, checkpoint.verify)]
+        if not whole:
+            raise self._no_checkpoint(len(paths))
+        return whole
+
+    def _no_checkpoint(self, damaged: int) -> CheckpointError:
+        found = f"{damaged} damaged" if damaged else "nothing saved yet"
+        return CheckpointError(
+            f"{self.folder} has no usable checkpoint ({found})",
+            hint=f"start again: ganctl train --preset {typed(self.folder / 'config.yaml')}",
+        )
+
+    def _saved(self) -> list[tuple[int, Path]]:
+        """Steps and files of what looks like a checkpoint, the newest first."""
+        files = [(CHECKPOINT.fullmatch(p.name), p) for p in self.checkpoints.glob("step-*.pt")]
+        return sorted(((int(match[1]), path) for match, path in files if match), reverse=True)
+
+    def _prune(self, keep: int, keep_every: int) -> None:
+        """Damaged files do not count among the `keep`, and other runs' files are left alone."""
+        kept = 0
+        for at, path in self._saved():
+            milestone = keep_every > 0 and at % keep_every == 0
+            if kept < keep:
+                kept += self._wrote(path, checkpoint.verify)
+            elif not milestone and self._wrote(path, checkpoint.peek):
+                path.unlink()
+
+    def _wrote(self, path: Path, reader: Callable[[Path], Metadata]) -> bool:
+        """Whether this run wrote `path`, as far as `reader` looks."""
+        try:
+            return _owner(reader(path)) == self.run_id
+        except CheckpointError:
+            return False
+
+    def write_config(self, config: Config) -> None:
+        """Replace config.yaml; StorageError if it cannot be written."""
+        try:
+            write_text(self.folder / "config.yaml", to_yaml(config))
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def sweep(self) -> None:
+        """Delete what a killed process left half-written; call with the lock held."""
+        for path in (*self.checkpoints.glob(".tmp-*"), *self.folder.glob(".tmp-*")):
+            path.unlink(missing_ok=True)
+
+
+def create(folder: Path | None, title: str, config: Config) -> Run:
+    """A new run, locked: in `folder`, or in the next free runs/<title>-NNN.
+
+    Raises RunBusyError if `folder` holds a run already, StorageError if it cannot be written.
+    """
+    check_free(folder)
+    try:
+        if folder is None:
+            folder = _next_free(title)
+        for part in (folder / "checkpoints", folder / "samples"):
+            part.mkdir(parents=True, exist_ok=True)
+        run = Run(folder, run_id=uuid.uuid4().hex)
+        run.lock()
+        run.write_config(config)
+        order = 1 + max((number for _, number in _runs_below(ROOT)), default=0)
+        identity = {"id": run.run_id, "created": now(), "order": order}
+        write_text(folder / "run.json", json.dumps(identity) + "\n")
+        for part in (folder, folder.parent, folder.parent.parent):
+            sync(part)
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder or ROOT}: {error.strerror}") from error
+    return run
+
+
+def check_free(folder: Path | None) -> None:
+    """Raise unless a new run can be made in `folder`; None, the next free name, always can."""
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"--run {folder} is a file, not a folder")
+    if (folder / "run.json").exists():
+        hint = f"go on with `ganctl resume {typed(folder)}`, or choose another --run"
+        raise RunBusyError(f"{folder} holds a run already", hint)
+    here = folder.resolve() == Path.cwd()
+    if here or any(folder.glob("*/run.json")):
+        hint = "a run needs a folder of its own; --run can name one that does not exist yet"
+        which = "the current folder" if here else "a folder of runs"
+        raise ConfigError(f"--run {str(folder)!r} is {which}", hint)
+
+
+def find(target: Path | None) -> Run:
+    """The run in the folder `target`, or called so under runs/, or the newest one there."""
+    if target is None:
+        runs = list(_runs_below(ROOT))
+        if not runs:
+            hint = "train one with `ganctl train`, or name a run's folder"
+            raise CheckpointError(f"there is no run under {ROOT}/", hint)
+        return max(runs, key=lambda pair: pair[1])[0]
+    for folder in (target, ROOT / target):
+        if _exists(folder / "run.json"):
+            return Run(folder, run_id=_identity(folder)[0])
+    beside = target if _exists(target) and target.is_dir() else target.parent
+    near = next((p for p in (beside, *beside.parents) if (p / "run.json").is_file()), None)
+    hint = f"did you mean {near}?" if near else "without a name the newest run under runs/ is taken"
+    if not _exists(target):
+        raise CheckpointError(f"there is no run {target}", hint)
+    raise CheckpointError(f"{target} is not a run's folder: there is no run.json in it", hint)
+
+
+def find_checkpoint(target: Path | None) -> Path:
+    """The checkpoint file `target`, or the newest whole one of the run that `target` names."""
+    if target is not None and _exists(target) and not target.is_dir():
+        return target
+    if target is not None and target.suffix == ".pt" and not _exists(target):
+        raise CheckpointError(f"there is no checkpoint {target}")
+    return find(target).newest_checkpoint()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _owner(metadata: Metadata) -> object:
+    """The id of the run that wrote a checkpoint, whatever else stands in its place."""
+    run = metadata.get("run")
+    return run.get("id") if isinstance(run, dict) else None
+
+
+def _identity(folder: Path) -> tuple[str, int]:
+    """The run's id, and its place among the runs beside it: 1 for the first."""
+    try:
+        identity = json.loads((folder / "run.json").read_text())
+        return str(identity["id"]), int(identity["order"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}/run.json is damaged") from error
+
+
+def _runs_below(root: Path) -> Iterator[tuple[Run, int]]:
+    for path in root.glob("*/run.json"):
+        try:
+            run_id, order = _identity(path.parent)
+        except CheckpointError as error:
+            log.warning("skipped: %s", error)
+            continue
+        yield Run(path.parent, run_id), order
+
+
+def _next_free(title: str) -> Path:
+    ROOT.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = ROOT / f"{title}-{number:03}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _link(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".tmp-{link.name}")
+    temporary.unlink(missing_ok=True)  # left by a process that was killed here
+    temporary.symlink_to(target.relative_to(link.parent))
+    temporary.replace(link)

@@ -1,0 +1,49 @@
+"""The pictures that a run writes while it trains."""
+
+import logging
+
+import numpy as np
+import torch
+
+from ganctl.runtime import upload
+from ganctl.sampling.pictures import grid, save_png, to_uint8
+from ganctl.settings.config import Config
+from ganctl.store.runs import Run
+from ganctl.training.noise import Noise, latents
+from ganctl.training.state import TrainState
+
+PREVIEWS = 64  # images in a preview grid ...
+PREVIEW_BATCH = 16  # ... drawn so many at a time
+ROWS, COLUMNS = 10, 8  # with classes: at most so many of them, and images of each
+
+log = logging.getLogger("ganctl")
+
+
+@torch.no_grad()
+def save_preview(state: TrainState, config: Config, run: Run, device: torch.device) -> None:
+    """A grid of the same latents each time, through the averaged generator.
+
+    With classes a row is a class and a column a latent vector.
+    """
+    z = latents(config, PREVIEWS, "preview")
+    n_classes = state.generator_ema.n_classes
+    parts = [Noise(upload(part, device), None) for part in z.split(PREVIEW_BATCH)]
+    if n_classes > 0:
+        row = upload(z[:COLUMNS], device)
+        shown = torch.linspace(0, n_classes - 1, min(n_classes, ROWS)).round().long()
+        parts = [Noise(row, upload(label.repeat(COLUMNS), device)) for label in shown]
+    images = [to_uint8(state.generator_ema(*part)) for part in parts]
+    _save(np.concatenate(images), run, f"{state.step:09}.png")
+
+
+def save_reals(images: np.ndarray, run: Run) -> None:
+    """A grid of real images (B, H, W, 3) uint8, for comparison."""
+    _save(images, run, "reals.png")
+
+
+def _save(images: np.ndarray, run: Run, name: str) -> None:
+    columns = COLUMNS if len(images) % COLUMNS == 0 else None
+    try:
+        save_png(grid(images, columns), run.samples / name)
+    except OSError as error:  # losing a picture must not end a run
+        log.warning("the picture %s was not written: %s", name, error.strerror)

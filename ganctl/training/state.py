@@ -1,0 +1,265 @@
+"""Everything a run consists of between two steps, and how it goes into a checkpoint and back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+import ganctl
+from ganctl.errors import CheckpointError
+from ganctl.models import Discriminator, Generator, build_networks, least_weights
+from ganctl.runtime import fingerprint, random_stream
+from ganctl.settings.config import Config, dotted
+from ganctl.store import checkpoint
+from ganctl.store.checkpoint import Metadata, Payload
+from ganctl.training import ema
+
+FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
+
+
+@dataclass
+class TrainState:
+    """Its fields are exactly what a checkpoint holds; randomness is a function of the last two."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_ema: Generator
+    g_optimizer: torch.optim.Adam
+    d_optimizer: torch.optim.Adam
+    g_scaler: torch.amp.GradScaler
+    d_scaler: torch.amp.GradScaler
+    step: int  # finished updates of G
+    rollbacks: int  # times the run diverged and went back; each time with other latents
+
+    def payload(self) -> Payload:
+        """One section for each field: plain values and tensors on the CPU."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def load(self, payload: Payload, path: Path) -> None:
+        """Take over a payload; CheckpointError names the first thing that does not fit."""
+        for field in fields(self):
+            if field.name not in payload:
+                raise CheckpointError(f"{path}: {field.name} is missing")
+            count = payload[field.name]
+            if isinstance(getattr(self, field.name), int) and (type(count) is not int or count < 0):
+                raise CheckpointError(f"{path}: {field.name} is {count!r}, not a count")
+        for field in fields(self):
+            part, section = getattr(self, field.name), payload[field.name]
+            if isinstance(part, nn.Module):
+                load_network(part, section, f"{path}: {field.name}")
+            elif isinstance(part, torch.optim.Adam):
+                begun = payload["step"] != 0 and not payload[field.name[0] + "_scaler"]
+                _check_moments(part, section, begun, f"{path}: {field.name}")
+                part.load_state_dict(section)
+            elif isinstance(part, torch.amp.GradScaler):
+                part.load_state_dict(section)
+            else:
+                setattr(self, field.name, section)
+
+
+class Part(BaseModel):
+    """A part of the metadata; newer versions may add to it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class RunIdentity(Part):
+    """Which run a checkpoint comes from."""
+
+    id: str
+    name: str
+
+
+class DataIdentity(Part):
+    """Which images a run was trained on."""
+
+    source: str
+    n: int
+    fingerprint: str
+    classes: list[str] = []  # their names, for a conditional model
+    labels: str = ""  # the fingerprint of the images' classes
+
+
+class Description(Part):
+    """What a checkpoint says of itself."""
+
+    run: RunIdentity
+    step: Annotated[int, Field(ge=0, lt=2**62)]
+    config: Config
+    exactness: dict[str, str | int]  # what its bytes depend on besides configuration and images
+    data: DataIdentity
+
+
+def create(config: Config, device: torch.device, n_classes: int = 0) -> TrainState:
+    """The state before the first step: initial weights are a function of the seed alone.
+
+    A conditional model needs `n_classes`.
+    """
+    stream = random_stream(config.train.seed, "init")
+    networks = build_networks(config.model, config.data, stream, n_classes)
+    generator, discriminator = networks[0].to(device), networks[1].to(device)
+    scaled = config.train.precision == "fp16"
+    return TrainState(
+        generator=generator,
+        discriminator=discriminator,
+        generator_ema=ema.average_of(generator),
+        g_optimizer=_adam(generator, config.optim.g_lr, config, device),
+        d_optimizer=_adam(discriminator, config.optim.d_lr, config, device),
+        g_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
+        d_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
+        step=0,
+        rollbacks=0,
+    )
+
+
+def describe(state: TrainState, config: Config, device: torch.device, data: Metadata) -> Metadata:
+    """What a checkpoint says of itself; `data` identifies the images."""
+    return {
+        "ganctl": ganctl.__version__,
+        "step": state.step,
+        "images": state.step * config.optim.d_steps_per_g * config.optim.batch_size,
+        "config": config.model_dump(),
+        "exactness": fingerprint(device),
+        "data": data,
+    }
+
+
+def described(metadata: Metadata, path: Path) -> Description:
+    """The metadata of `path` with its types and limits checked; the configuration as in a file."""
+    try:
+        return Description.model_validate(metadata)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = dotted(first["loc"])
+        raise CheckpointError(f"{path}: its metadata is bad at {name}: {first['msg']}") from None
+
+
+def first_bad_tensor(payload: Payload) -> str | None:
+    """The name of a tensor in `payload` with a value that is not finite, if there is one."""
+    for name, tensor in tensors_in(payload):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return name
+    return None
+
+
+def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dicts, with dotted names."""
+    if isinstance(value, Tensor):
+        yield name.removeprefix("."), value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{name}.{key}")
+
+
+class Networks(NamedTuple):
+    """The networks of a checkpoint, named as TrainState's fields; on the CPU, in eval mode."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_ema: Generator
+
+
+def check_size(payload: Payload, saved: Description, path: Path) -> None:
+    """CheckpointError if the networks of `saved` cannot be in `payload`, so none must be made."""
+    model, n_classes = saved.config.model, len(saved.data.classes)
+    if model.conditional and n_classes == 0:
+        raise CheckpointError(f"{path}: its model is conditional, but it names no classes")
+    expected = least_weights(model, saved.config.data, n_classes)
+    for name, least in zip(("generator", "discriminator"), expected, strict=True):
+        stored = sum(tensor.numel() for _, tensor in tensors_in(payload.get(name)))
+        if stored < least:
+            raise CheckpointError(f"{path}: {name} has {stored:,} values, not {least:,} or more")
+
+
+def load_networks(path: Path) -> tuple[Networks, Description]:
+    """The networks in a checkpoint, and its metadata; CheckpointError says what is wrong."""
+    payload, metadata = checkpoint.read(path)
+    description = described(metadata, path)
+    config = description.config
+    check_size(payload, description, path)
+    generator, discriminator = build_networks(
+        config.model, config.data, torch.Generator(), len(description.data.classes)
+    )
+    average = ema.average_of(generator)
+    networks = Networks(generator, discriminator, average)
+    for name, network in networks._asdict().items():
+        load_network(network, payload.get(name), f"{path}: {name}")
+        network.eval().requires_grad_(False)
+    return networks, description
+
+
+def load_network(network: nn.Module, section: Any, where: str) -> None:
+    """Fill `network` after checking that names, shapes and types agree and all is finite."""
+    expected = network.state_dict()
+    if not isinstance(section, dict) or set(section) != set(expected):
+        odd = sorted(set(section if isinstance(section, dict) else ()) ^ set(expected), key=str)
+        raise CheckpointError(f"{where}: {odd[0] if odd else 'all'} is missing or unexpected")
+    for name, tensor in expected.items():
+        given = section[name]
+        if not isinstance(given, Tensor) or (given.shape, given.dtype) != (
+            tensor.shape,
+            tensor.dtype,
+        ):
+            kind = (
+                f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else "no tensor"
+            )
+            raise CheckpointError(
+                f"{where}.{name} is {kind}, not {tensor.dtype} {tuple(tensor.shape)}"
+            )
+        if given.is_floating_point() and not given.isfinite().all():
+            raise CheckpointError(f"{where}.{name} has values that are not finite")
+    network.load_state_dict(section)
+
+
+def _adam(network: nn.Module, lr: float, config: Config, device: torch.device) -> torch.optim.Adam:
+    beta1, beta2 = config.optim.betas
+    return torch.optim.Adam(
+        network.parameters(),
+        lr=lr,
+        betas=(beta1, beta2),
+        eps=config.optim.adam_eps,
+        fused=device.type in FUSED_ADAM,
+    )
+
+
+def _check_moments(optimizer: torch.optim.Adam, section: Any, begun: bool, where: str) -> None:
+    """Adam's own loading checks neither shapes nor finiteness.
+
+    `begun` says that there were updates, so that moments must be there; those of fp16 may all have
+    been skipped.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    try:
+        states, (group,) = section["state"], section["param_groups"]
+        whole = list(range(len(parameters)))
+        if group["params"] != whole or set(group) != set(optimizer.param_groups[0]):
+            raise CheckpointError(f"{where} does not fit the network")
+        if sorted(states) != whole and (states or begun):
+            raise CheckpointError(
+                f"{where} has the moments of {len(states)} of {len(whole)} weights"
+            )
+        for index, moments in states.items():
+            for name, shape in (("exp_avg", None), ("exp_avg_sq", None), ("step", ())):
+                moment = moments[name]
+                expected = parameters[index].shape if shape is None else shape
+                if moment.shape != expected or not moment.isfinite().all():
+                    raise CheckpointError(f"{where}: {name} of parameter {index} does not fit")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{where} is not the state of an Adam optimizer") from error
+
+
+def _plain(part: Any) -> Any:
+    """Modules and optimizers as nested dicts and lists of values and whole CPU tensors."""
+    if hasattr(part, "state_dict"):
+        part = part.state_dict()
+    if isinstance(part, Tensor):
+        return part.detach().cpu().contiguous().clone()
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_plain(value) for value in part]
+    return part

@@ -1,0 +1,281 @@
+"""The commands as a user types them: exit codes, whole messages, what goes where."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ganctl.cli.app import main
+from ganctl.store import runs
+
+TINY = [
+    "--set", "model.width=8", "--set", "model.latent_dim=8", "--batch-size", "4",
+    "--precision", "fp32", "--steps", "2",
+]  # fmt: skip
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run(photos: Path, capsys: Capture) -> Path:
+    """A finished tiny run in ./run."""
+    assert main(["train", "--data", str(photos), *TINY, "--run", "run"]) == 0
+    capsys.readouterr()
+    return Path("run")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_train_leaves_a_run_and_prints_its_checkpoint(photos: Path, capsys: Capture) -> None:
+    assert main(["train", "--data", str(photos), *TINY]) == 0
+    out, err = capsys.readouterr()
+    assert out == "runs/faces32-001/ckpt.pt\n"
+    assert "step 2/2" in err
+    assert "next: ganctl sample runs/faces32-001/ckpt.pt -n 64" in err
+    folder = Path("runs/faces32-001")
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    assert names == {
+        "LOCK", "checkpoints", "checkpoints/step-000000002.pt", "ckpt.pt", "config.yaml",
+        "history.jsonl", "metrics.jsonl", "run.json", "samples", "samples/000000002.png", "samples/reals.png",
+        "status.json",
+    }  # fmt: skip
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    assert main(["train", "--preset", str(folder / "config.yaml"), "--run", "again"]) == 0
+
+
+def test_sample_and_inspect_take_the_newest_run(photos: Path, capsys: Capture) -> None:
+    main(["train", "--data", str(photos), *TINY])
+    capsys.readouterr()
+    assert main(["sample", "-n", "3"]) == 0
+    out, _ = capsys.readouterr()
+    assert out == "faces32-001-step2-seeds0-2.png\n"
+    assert Path(out.strip()).is_file()
+    assert main(["inspect-sn", "--top-k", "2"]) == 0
+    assert "g.stages.0.conv" in capsys.readouterr().out
+
+
+def test_a_checkpoint_alone_is_enough(run: Path, photos: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.pt"
+    alone.write_bytes((run / "ckpt.pt").read_bytes())
+    for path in photos.rglob("*.png"):
+        path.unlink()
+    assert main(["sample", str(alone), "-n", "5", "--out", "x.npz"]) == 0
+    assert np.load("x.npz")["images"].shape == (5, 32, 32, 3)
+
+
+def test_averaged_and_raw_weights_and_seeds_are_options(run: Path) -> None:
+    for name, options in {
+        "ema": ["-n", "4"], "raw": ["-n", "4", "--raw"], "cut": ["-n", "4", "--truncation", "0.5"],
+        "same": ["--seeds", "0-3"],
+    }.items():  # fmt: skip
+        assert main(["sample", "run", "--out", f"{name}.npz", *options]) == 0
+    images = {name: np.load(f"{name}.npz")["images"] for name in ("ema", "raw", "cut", "same")}
+    assert np.array_equal(images["ema"], images["same"])
+    assert not np.array_equal(images["ema"], images["raw"])
+    assert not np.array_equal(images["ema"], images["cut"])
+
+
+def test_inspect_sn_as_json_has_one_object_a_layer_and_all_singular_values(
+    run: Path, capsys: Capture
+) -> None:
+    before = tree(run)
+    assert main(["inspect-sn", "run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"checkpoint", "step", "layers", "lipschitz"}
+    layers = found["layers"]
+    assert tree(run) == before
+    assert {layer["network"] for layer in layers} == {"g", "d"}
+    for layer in layers:
+        assert set(layer) == {
+            "network", "layer", "shape", "normalized", "sigma_estimate", "singular_values",
+            "sigma_in_use", "stable_rank", "side", "norm_lower", "norm_upper", "gamma",
+        }  # fmt: skip
+        assert layer["singular_values"] == sorted(layer["singular_values"], reverse=True)
+        assert len(layer["singular_values"]) == min(
+            layer["shape"][0], math.prod(layer["shape"][1:])
+        )
+        assert layer["normalized"]
+        assert layer["sigma_in_use"] == pytest.approx(
+            layer["singular_values"][0] / layer["sigma_estimate"], rel=1e-4
+        )
+
+
+def test_inspect_sn_check_fails_when_a_weight_is_off(run: Path, capsys: Capture) -> None:
+    assert main(["inspect-sn", "run", "--check", "--tolerance", "0.5"]) == 0
+    assert main(["inspect-sn", "run", "--check", "--tolerance", "1e-9"]) == 1
+    assert re.search(
+        r"check failed: norms in use must be within 1e-09 of 1, but \d+ of \d+ are not; [gd]\.",
+        capsys.readouterr().err,
+    )
+
+
+def test_networks_without_spectral_norm_train_and_are_listed(photos: Path, capsys: Capture) -> None:
+    off = ["--set", "model.g_spectral_norm=false", "--run", "plain"]
+    assert main(["train", "--data", str(photos), *TINY, *off]) == 0
+    capsys.readouterr()
+    assert main(["inspect-sn", "plain", "--json"]) == 0
+    normalized = {
+        (x["network"], x["normalized"]) for x in json.loads(capsys.readouterr().out)["layers"]
+    }
+    assert normalized == {("g", False), ("d", True)}
+
+
+def test_dry_run_reports_and_writes_nothing(photos: Path, capsys: Capture) -> None:
+    before = tree(photos.parent)
+    assert main(["train", "--data", str(photos), *TINY, "--dry-run"]) == 0
+    out, _ = capsys.readouterr()
+    for word in ("width: 8", "parameters", "peak memory", "images/s", "time to finish", "disk"):
+        assert word in out
+    assert main(["train", "--data", str(photos), *TINY, "--dry-run", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 12
+    assert report["config"]["model"]["width"] == 8
+    assert report["images_per_second"] > 0
+    assert tree(photos.parent) == before
+
+
+def test_presets_are_listed_and_printed_with_their_comments(capsys: Capture) -> None:
+    assert main(["presets"]) == 0
+    assert capsys.readouterr().out.split()[0] == "celeba64"
+    assert main(["presets", "celeba64"]) == 0
+    assert "# SAGAN section 4" in capsys.readouterr().out
+    assert main(["presets", "faces32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["source"] == "faces"
+
+
+MISTAKES = [
+    (["train", "--preset", "celba64"], 2, "unknown preset 'celba64'", "did you mean celeba64?"),
+    (["train", "--preset", "no.yaml"], 2, "there is no preset file no.yaml", ""),
+    (["train", "--set", "optim.g_rl=1"], 2, "unknown setting optim.g_rl", "did you mean optim.g_lr?"),
+    (["train", "--steps", "0"], 2, "train.steps is 0, but it should be greater", "presets"),
+    (["train", "--json"], 2, "--json needs --dry-run", "metrics.jsonl"),
+    (["train", "--device", "tpu"], 2, "there is no device 'tpu'", "auto, cpu, cuda, mps"),
+    (["train", "--precision", "fp16"], 2, "fp16 is not for CPUs", "--precision auto"),
+    (["train", "--data", "nowhere"], 4, "there are no images at nowhere", "a folder, a zip"),
+    (["train", "--run", "run"], 6, "run holds a run already", "ganctl resume run"),
+    (["resume", "nowhere"], 3, "there is no run nowhere", ""),
+    (["resume", "run/ckpt.pt"], 3, "run/ckpt.pt is not a run's folder", "did you mean run?"),
+    (["resume"], 3, "there is no run under runs/", "ganctl train"),
+    (["sample", "none.pt"], 3, "there is no checkpoint none.pt", ""),
+    (["sample", "run", "-n", "0"], 2, "-n is 0", ""),
+    (["sample", "run", "-n", "1000000000"], 2, "-n is 1,000,000,000", ""),
+    (["sample", "run", "--seeds", "x"], 2, "--seeds 'x' is not a list", ""),
+    (["sample", "run", "--seed", "-1"], 2, "seeds must be from 0", ""),
+    (["sample", "run", "--truncation", "0"], 2, "--truncation is 0.0", ""),
+    (["sample", "run", "--precision", "fp8"], 2, "there is no precision 'fp8'", "auto, fp32"),
+    (["sample", "run", "--out", "x.gif"], 2, "x.gif would be an animation", "--interpolate"),
+    (["sample", "run", "--out", "run"], 2, "run has something in it", "another folder"),
+    (["sample", "run", "--out", "run", "--force"], 2, "run has something in it", "another folder"),
+    (["sample", "run", "--seeds", "8-3"], 2, "--seeds '8-3' has a range that ends before", ""),
+    (["sample", "run", "--seeds", "3", "-n", "2"], 2, "--seeds says which images, so -n", ""),
+    (["sample", "run", "--seeds", "3", "--seed", "2"], 2, "--seeds says which images, so --seed", ""),
+    (["inspect-sn", "run", "--tolerance", "1"], 2, "--tolerance is for --check", "add --check"),
+    (["train", "--run", ""], 2, "--run '.' is the current folder", "a folder of its own"),
+    (["train", "--data", "run", "--run", "run/x"], 2, "run/x would be inside", "another --run"),
+    (["train", "--data", "."], 2, "runs would be inside the folder of images", "another --run"),
+    (["sample", "run", "--out", "no/x.npz"], 5, "cannot write no/x.npz: there is no folder no", ""),
+    (["inspect-sn", "run", "--network", "x"], 2, "--network is 'x'", ""),
+    (["inspect-sn", "run", "--top-k", "0"], 2, "--top-k is 0", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message", "hint"), MISTAKES, ids=lambda v: str(v)[:40]
+)
+def test_a_mistake_gets_one_sentence_and_its_exit_code_and_changes_nothing(
+    run: Path, capsys: Capture, command: list[str], code: int, message: str, hint: str
+) -> None:
+    before = tree(run)
+    assert main(command) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("drawing")]
+    assert lines[0].startswith(f"error: {message}")
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert hint in "".join(lines[1:])
+    assert tree(run) == before
+    assert not Path("runs").exists()
+
+
+def test_a_folder_of_runs_is_no_run(photos: Path, capsys: Capture) -> None:
+    command = ["train", "--data", str(photos), *TINY]
+    assert main(command) == 0
+    assert main([*command, "--run", "runs"]) == 2
+    assert "error: --run 'runs' is a folder of runs" in capsys.readouterr().err
+
+
+def test_names_from_files_cannot_steer_the_terminal(photos: Path, capsys: Capture) -> None:
+    (photos / "\x1b[31mred[bold].png").write_bytes(b"x")
+    assert main(["train", "--data", str(photos), *TINY]) == 0
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert r"\x1b[31mred[bold].png: not a PNG, JPEG, WEBP, BMP image" in err
+    assert "warning: 1 of 13 files were left out:" in err
+
+
+def test_a_fault_of_our_own_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def broken(target: object) -> None:
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr(runs, "find", broken)
+    assert main(["resume"]) == 1
+    assert "a fault in ganctl itself: ZeroDivisionError: surprise" in capsys.readouterr().err
+    monkeypatch.setenv("GANCTL_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["resume"])
+
+
+def test_memory_that_runs_out_is_explained(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from ganctl.cli import training
+
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "train", full)
+    assert main(["train", "--data", str(photos), *TINY, "--run", "r"]) == 8
+    err = capsys.readouterr().err
+    assert "error: out of memory with batches of 4 in 1 part(s) of 4 images" in err
+    assert "hint: --set optim.grad_accumulation=2" in err
+
+
+def python(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return done.stdout + done.stderr
+
+
+NO_TORCH = [["--help"], ["--version"], ["train", "--help"], ["plot", "--help"], ["presets"]]
+
+
+@pytest.mark.parametrize("command", NO_TORCH)
+def test_what_needs_no_torch_does_not_import_it(command: list[str]) -> None:
+    code = (
+        f"import sys; from ganctl.cli.app import main; assert main({command!r}) == 0;"
+        "print('torch' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    assert python(code).endswith("False False\n")
+
+
+def test_decoding_workers_do_not_import_torch() -> None:
+    code = "import sys, ganctl.data.packing, ganctl.data.sources; print('torch' in sys.modules)"
+    assert python(code) == "False\n"
+
+
+def test_the_help_shows_examples(capsys: Capture) -> None:
+    commands = ("train", "resume", "sample", "inspect-sn", "inspect-attention", "plot", "presets")
+    for command in commands:
+        assert main([command, "--help"]) == 0
+        assert f" ganctl {command}" in capsys.readouterr().out

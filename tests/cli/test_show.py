@@ -1,0 +1,105 @@
+"""What a command does when nobody reads what it says, or a disk takes no more of it."""
+
+import io
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from ganctl.cli import show
+from ganctl.cli.app import main
+from tests.cli.test_cli import TINY
+
+Capture = pytest.CaptureFixture[str]
+FULL = Path("/dev/full")
+needs_dev_full = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """`ganctl` in it is that of these tests."""
+    ganctl = f"{shlex.quote(sys.executable)} -m ganctl"
+    command = command.replace("ganctl", ganctl)
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def training(photos: Path) -> list[str]:
+    return ["train", "--data", str(photos), *TINY, "--run", "r"]
+
+
+@pytest.mark.parametrize("log", ["2>/dev/full", "2>&1 >/dev/null | head -0", "2>&-"])
+def test_a_log_that_cannot_be_written_ends_no_run(training: list[str], log: str) -> None:
+    if "full" in log and not FULL.exists():
+        pytest.skip("only Linux has /dev/full")
+    command = shlex.join(["ganctl", *training, "--set", "train.log_every=1"])
+    done = shell(f"set -o pipefail; {command} {log}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(Path("r/status.json").read_text())["state"] == "done"
+    assert Path("r/ckpt.pt").exists()
+
+
+@needs_dev_full
+def test_results_that_cannot_be_written_are_exit_5(training: list[str]) -> None:
+    assert main(training) == 0
+    for command in ("presets", "presets celeba64", "sample r -n 1", "inspect-sn r --json"):
+        done = shell(f"ganctl {command} > /dev/full")
+        assert done.returncode == 5, command
+        assert "error: cannot write the results: No space left on device" in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+def test_results_that_nobody_reads_are_no_mistake(training: list[str]) -> None:
+    assert main(training) == 0
+    for command in ("presets | head -0", "inspect-sn r | head -0", "inspect-sn r --json >&-"):
+        done = shell(f"set -o pipefail; ganctl {command}")
+        assert done.returncode == 0, done.stderr
+        assert "error" not in done.stderr, command
+
+
+def test_suggested_commands_can_be_typed(photos: Path, capsys: Capture) -> None:
+    odd = "a b'c"
+    assert main(["train", "--data", str(photos), *TINY, "--run", odd]) == 0
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if line.startswith("next: ganctl ")]
+    assert main(shlex.split(line.removeprefix("next: ganctl "))) == 0
+    assert main(["resume", odd]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hint: ")]
+    assert main(shlex.split(line.removeprefix("hint: ganctl ").removesuffix(" trains on"))) == 0
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_the_panel_fits_and_leaves_room_for_the_terminals_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    screen = Console(width=width, file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(show, "console", screen)
+    row = {
+        "images_per_second": 1234.5, "d_loss": 1.5, "g_loss": 0.1, "real_score": 0.4, "fake_score": -0.2,
+        "real_spread": 0.3, "fake_spread": 0.2, "real_outside": 0.1, "fake_outside": 0.2, "d_gradient": 123.4,
+        "g_gradient": 1e-3, "gamma": {"g.a": 0.01, "d.b": -0.1}, "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7,
+        "alarms": ["mode collapse"],
+    }  # fmt: skip
+    panel = show.LivePanel("runs/x", 0, 9000, 100)
+    panel._row = row
+    with screen.capture() as captured:
+        screen.print(panel._panel())
+    plain = Text.from_ansi(captured.get()).plain.splitlines()
+    assert max(map(len, plain)) <= width - 3
+    for value in ("1234.5", "+0.010 -0.100", "10% 20%", "1.2e+02 0.001", "mode collapse"):
+        assert value in " ".join(plain)
+
+
+def test_no_digit_of_a_table_is_lost_in_80_columns() -> None:
+    table = show.table("x", ("layer", "weight", "estimate", "exact", "in use", "rank"))
+    row = ("d.stages.0.attention.output", "512x1024x5x5", "1.2345", "1.3456", "1.4567", "123.45")
+    table.add_row(*row)
+    narrow = Console(width=80, file=io.StringIO())
+    with narrow.capture() as captured:
+        narrow.print(table)
+    for value in row[1:]:
+        assert value in captured.get()

@@ -1,0 +1,462 @@
+"""Health: each figure against an independent computation, each diagnosis on rows."""
+
+import copy
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import N_CLASSES, batches_of
+from rich.console import Console
+from torch import Tensor, nn
+
+from ganctl.cli import show
+from ganctl.cli.app import main
+from ganctl.data.faces import draw_face
+from ganctl.errors import AlarmError
+from ganctl.models.spectral import normalized_weights
+from ganctl.settings.config import Config
+from ganctl.store import runs
+from ganctl.store.journal import Row
+from ganctl.training import health, metrics, state, train
+from ganctl.training.health import Checkup, Diversity, diagnose
+from tests.training.test_resume import sections, trained
+
+CPU = torch.device("cpu")
+# Figures of benchmarks/health.py's runs, of 800 or 2,000 steps.
+FIXTURE = Path(__file__).parent / "health.jsonl"
+
+
+def test_spreads_and_shares_by_hand() -> None:
+    real, fake = torch.tensor([2.0, 4.0, 1.0, -1.0]), torch.tensor([-1.0, -1.5, 0.0, 2.5])
+    found = health.score_figures(real, fake)
+    shares = [2 / 4, 1 / 4]  # a score on the margin is inside
+    expected = [1.5, 0.0, np.std(real.numpy()), np.std(fake.numpy()), *shares]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_a_batch_of_one_has_no_spread() -> None:
+    assert health.score_figures(torch.ones(1), torch.ones(1))[2:4].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("scale", [None, 2.0**16])
+def test_the_gradient_norm_is_that_of_all_gradients_without_the_scale(scale: float | None) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    loss = network(torch.randn(5, 3)).square().mean()
+    plain = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+    expected = torch.cat([gradient.flatten() for gradient in plain]).norm()
+    scaler.scale(loss).backward()
+    torch.testing.assert_close(health.gradient_norm(network, scaler), expected[None])
+
+
+def test_sigma_drift_is_how_far_an_estimate_is_off_and_changes_nothing(
+    tiny: Callable[..., Config],
+) -> None:
+    """A large gap between singular values, so that five iterations arrive."""
+    discriminator = state.create(tiny(), CPU).discriminator
+    _, weight, norm = next(normalized_weights(discriminator))
+    with torch.no_grad():
+        for _, other, _ in normalized_weights(discriminator):
+            u, values, v = torch.linalg.svd(other.flatten(1), full_matrices=False)
+            values[1:] *= 0.2
+            other.copy_((u * values @ v).view_as(other))
+        for _ in range(20):
+            for _, other, its in normalized_weights(discriminator):
+                its.iterate(other)
+        assert health.sigma_drift([discriminator]) == pytest.approx(0, abs=1e-5)
+        norm.u.copy_(nn.functional.normalize(norm.u + 0.3 * torch.randn_like(norm.u), dim=0))
+        before = copy.deepcopy(discriminator.state_dict())
+        exact = torch.linalg.matrix_norm(weight.flatten(1), 2) / norm.sigma(weight) - 1
+    assert exact > 0.02
+    assert health.sigma_drift([discriminator]) == pytest.approx(exact.item(), rel=1e-3)
+    for name, value in discriminator.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_without_normalised_weights_there_is_no_drift() -> None:
+    assert health.sigma_drift([nn.Linear(2, 2)]) is None
+
+
+@pytest.mark.parametrize("groups", [1, 3, 12])
+def test_the_vendi_score_counts_groups_of_equal_points(groups: int) -> None:
+    points = 100.0 * torch.eye(groups, dtype=torch.float64).repeat(12 // groups, 1)
+    assert health.vendi_score(points, 1.0) == pytest.approx(groups)
+
+
+def test_the_vendi_score_of_two_points_by_hand() -> None:
+    """Their similarity s makes eigenvalues (1 + s) / 2 and (1 - s) / 2."""
+    points = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
+    similarity = np.exp(-25 / (2 * 4.0**2))
+    shares = np.array([1 + similarity, 1 - similarity]) / 2
+    expected = np.exp(-(shares * np.log(shares)).sum())
+    assert health.vendi_score(points, 4.0) == pytest.approx(expected)
+
+
+class Drawn(nn.Module):
+    """In place of a generator: given images, one after the other."""
+
+    n_classes = 0
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.images, self.position = images, 0
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.position += len(z)
+        return self.images[self.position - len(z) : self.position]
+
+
+@pytest.fixture(scope="module")
+def crowd() -> np.ndarray:
+    """(64, 32, 32, 3) uint8: drawn faces."""
+    return np.stack([np.asarray(draw_face(i, 32)) for i in range(64)])
+
+
+def test_diversity_is_1_for_the_real_images_and_falls_with_each_kind_of_collapse(
+    tiny: Callable[..., Config], crowd: np.ndarray
+) -> None:
+    """All alike, alike but for noise, and a few modes repeated; other real images are near 1."""
+    diversity = Diversity(tiny(), batches_of(crowd, tiny()), 0)
+    real = batches_of(crowd, tiny()).at(0, 64)
+    others = np.stack([np.asarray(draw_face(i, 32)) for i in range(100, 164)])
+
+    def of(images: Tensor) -> float | None:
+        return diversity.of(Drawn(images))  # type: ignore[arg-type]
+
+    alike = real[:1].expand(64, -1, -1, -1)
+    assert of(real) == 1.0
+    assert of(batches_of(others, tiny()).at(0, 64)) == pytest.approx(1, abs=0.25)
+    assert of(alike) == pytest.approx(0, abs=1e-6)
+    assert of(alike + 0.2 * torch.randn(64, 3, 32, 32)) == pytest.approx(0, abs=0.1)
+    few = of(real[:4].repeat(16, 1, 1, 1))
+    assert few is not None
+    assert 0.02 < few < health.COLLAPSED
+    assert of(torch.full((64, 3, 32, 32), torch.nan)) is None
+
+
+def test_repeated_real_images_do_not_stop_the_measurement(
+    tiny: Callable[..., Config], crowd: np.ndarray
+) -> None:
+    """Most pairs are equal, so half the median distance of all pairs would be 0."""
+    images = np.concatenate([crowd[:3], crowd[:1].repeat(9, axis=0)])
+    diversity = Diversity(tiny(), batches_of(images, tiny()), 0)
+    real = batches_of(images, tiny()).at(0, 12)
+    diversity.given = diversity.given._replace(z=diversity.given.z[:12])
+    assert diversity.of(Drawn(real)) == 1.0  # type: ignore[arg-type]
+
+
+def test_real_images_that_are_all_alike_measure_nothing(
+    tiny: Callable[..., Config], crowd: np.ndarray
+) -> None:
+    for images in (crowd[:1], crowd[:1].repeat(9, axis=0)):
+        diversity = Diversity(tiny(), batches_of(images, tiny()), 0)
+        assert diversity.of(state.create(tiny(), CPU).generator_ema) is None
+
+
+@pytest.mark.parametrize("family", ["tiny", "tiny_resnet"])
+def test_measuring_diversity_changes_neither_network_nor_random_state(
+    family: str, request: pytest.FixtureRequest, faces: np.ndarray
+) -> None:
+    config: Config = request.getfixturevalue(family)()
+    current = state.create(config, CPU, N_CLASSES)
+    before, randomness = copy.deepcopy(current.generator_ema.state_dict()), torch.get_rng_state()
+    diversity = Diversity(config, batches_of(faces, config), current.generator_ema.n_classes)
+    first = diversity.of(current.generator_ema)
+    assert first is not None
+    assert diversity.of(current.generator_ema) == first
+    assert torch.equal(torch.get_rng_state(), randomness)
+    for name, value in current.generator_ema.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def rows_with(count: int = 20, every: int = 50, **figures: object) -> list[Row]:
+    """`count` healthy rows, with some figures changed in all of them."""
+    well = {
+        "d_loss": 1.4, "real_outside": 0.3, "fake_outside": 0.3, "diversity": 0.8, "real_spread": 0.4,
+    }  # fmt: skip
+    return [{"step": every * (i + 1), **well, **figures} for i in range(count)]
+
+
+def names(rows: list[Row], loss: str = "hinge", window: int = 300) -> list[str]:
+    return [diagnosis.name for diagnosis in diagnose(rows, loss, window)]
+
+
+WILD = {"real_spread": 3.0, "d_loss": 9.0}
+WON = {"real_outside": 0.995, "fake_outside": 0.992, "d_loss": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("figures", "loss", "expected"),
+    [
+        ({}, "hinge", []),
+        ({"diversity": 0.05}, "hinge", ["mode collapse"]),
+        ({"diversity": 0.05}, "wasserstein", ["mode collapse"]),
+        ({"diversity": 0.2}, "hinge", []),
+        ({"diversity": None}, "hinge", []),
+        (WON, "hinge", ["discriminator overpowers"]),
+        ({**WON, "diversity": 0.0}, "hinge", ["mode collapse", "discriminator overpowers"]),
+        ({**WON, "fake_outside": 0.95}, "hinge", []),
+        ({"real_outside": None, "fake_outside": None, "d_loss": 0.01}, "hinge", []),
+        ({"real_outside": None, "fake_outside": None, "d_loss": 0.01}, "nonsaturating", ["discriminator overpowers"]),
+        ({"real_outside": None, "fake_outside": None, "d_loss": 0.05}, "nonsaturating", []),
+        ({"real_outside": None, "fake_outside": None, "d_loss": -90.0}, "wasserstein", []),
+        (WILD, "hinge", ["discriminator overpowers"]),
+        (WILD, "nonsaturating", ["discriminator overpowers"]),
+        (WILD, "wasserstein", []),
+        ({**WILD, "real_spread": 0.02}, "hinge", []),
+        ({**WILD, "d_loss": 1.9}, "hinge", []),
+    ],
+)  # fmt: skip
+def test_diagnoses_by_hand(figures: dict[str, object], loss: str, expected: list[str]) -> None:
+    assert names(rows_with(**figures), loss) == expected
+
+
+def test_a_diagnosis_gives_its_evidence_and_what_to_try() -> None:
+    collapse, overpowers = diagnose(rows_with(**WON, diversity=0.05), "hinge", 300)
+    assert str(collapse) == (
+        "mode collapse: since step 750 images from fixed noise have been at most 0.05 times as"
+        " varied as real ones"
+    )
+    assert "lower optim.g_lr" in collapse.advice
+    assert overpowers.evidence == (
+        "since step 750 D(real) > 1 for at least 99.5 % of the real images and D(fake) < -1 for"
+        " 99.2 % of the fake ones, so D has nothing to learn"
+    )
+    assert "lower optim.d_lr" in overpowers.advice
+    (wild,) = diagnose(rows_with(**WILD), "hinge", 300)
+    assert wild.evidence == (
+        "since step 750 D(real) has had a spread of at least 3.0, yet D's loss, typically 9.0, is"
+        " above that of guessing, 2.0: D moves faster than anything can follow"
+    )
+    (won,) = diagnose(rows_with(real_outside=None, d_loss=0.01), "nonsaturating", 300)
+    assert won.evidence == "since step 750 D's loss has been at most 0.010; guessing has 1.39"
+
+
+def test_the_start_of_a_run_says_nothing() -> None:
+    rows = rows_with(diversity=0.0)
+    assert next(row["step"] for i, row in enumerate(rows) if names(rows[: i + 1])) == 600
+
+
+def test_a_sign_must_last_for_the_whole_window() -> None:
+    rows = rows_with(diversity=0.0)
+    rows[15]["diversity"] = 0.5
+    assert names(rows) == []
+    rows[13]["diversity"], rows[15]["diversity"] = 0.5, 0.0
+    assert names(rows) == ["mode collapse"]
+
+
+def test_a_row_without_the_figure_says_nothing() -> None:
+    for name, ill in (("diversity", {"diversity": 0.0}), ("fake_outside", WON)):
+        rows = rows_with(**ill)
+        rows[-2][name] = None
+        assert names(rows) == []
+
+
+def test_rows_of_older_versions_or_too_few_of_them_say_nothing() -> None:
+    assert names([]) == []
+    assert names([{"step": 50 * i, "d_loss": 0.0} for i in range(1, 21)]) == []
+    assert names(rows_with(diversity=0.0)[-6:]) == []
+    assert names(rows_with(diversity=0.0)[-7:]) == ["mode collapse"]
+
+
+def test_a_lower_rate_or_slower_batch_norm_makes_the_window_longer(
+    tiny: Callable[..., Config], tiny_resnet: Callable[..., Config]
+) -> None:
+    assert health.window_of(tiny(optim__g_lr=4e-4)) == 300
+    assert health.window_of(tiny(optim__g_lr=1e-4)) == 1200
+    assert health.window_of(tiny_resnet(model__batch_norm_momentum=1e-3)) == 10_000
+
+
+def checked(rows: list[Row], config: Config, faces: np.ndarray) -> list[tuple[int, str]]:
+    """What begins when, in a run that writes `rows` and is resumed after every seventh."""
+    begun, written = [], []
+    for i, row in enumerate(rows):
+        if i % 7 == 0:
+            checkup = Checkup(config, batches_of(faces, config), 0, written)
+            checkup.diversity.of = lambda _: row["diversity"]  # type: ignore[method-assign]  # noqa: B023
+        written.append(dict(row))
+        for diagnosis in checkup.complete(written[-1], None):  # type: ignore[arg-type]
+            begun.append((row["step"], diagnosis.name))
+    return begun
+
+
+def test_a_disease_is_told_once_when_it_begins_also_by_resumed_runs(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny(train__log_every=50, optim__g_lr=4e-4)
+    rows = rows_with(60, diversity=0.0)
+    rows[30]["diversity"] = 0.5  # step 1550; over for a window
+    assert checked(rows, config, faces) == [(600, "mode collapse"), (1850, "mode collapse")]
+
+
+def test_a_row_that_a_stop_cut_short_has_no_say(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny(train__log_every=50, optim__g_lr=4e-4)
+    rows = rows_with(20, diversity=0.0)
+    rows.insert(10, {**rows[10], "step": 512, "diversity": 0.9})
+    assert checked(rows, config, faces) == [(600, "mode collapse")]
+
+
+RECORDED = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
+ILL = {
+    "constant-noise": "mode collapse",
+    "frozen-d": "mode collapse",
+    "frozen-g": "discriminator overpowers",
+    "no-spectral-norm": "discriminator overpowers",
+    "non-saturating-no-spectral-norm": "discriminator overpowers",
+}
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["run"])
+def test_recorded_runs_raise_their_alarms_and_healthy_ones_none(recorded: dict[str, Any]) -> None:
+    """Also with half the warm-up, so that healthy runs are quiet by some margin."""
+    run, figures = recorded["run"], recorded["figures"]
+    rows = [dict(zip(figures, row, strict=True)) for row in zip(*figures.values(), strict=True)]
+    for window in (150, 300):
+        found = {
+            disease
+            for count in range(1, len(rows) + 1)
+            for disease in names(rows[:count], recorded["loss"], window)
+        }
+        assert found == ({ILL[run]} if run in ILL else set()), window
+
+
+def trained_whole(
+    config: Config, images: np.ndarray, name: str, *, resume_at: tuple[int, ...] = ()
+) -> runs.Run:
+    """A run to config.train.steps, in one go or with stops."""
+    run = runs.create(Path(name), "x", config)
+    for number, steps in enumerate((*resume_at, config.train.steps)):
+        part = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+        trained(run, part, images, resume=number > 0)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("tiny", {"train__precision": "fp16"}),
+        ("tiny", {"loss__kind": "nonsaturating", "loss__r1": 1.0, "train__precision": "bf16"}),
+        ("tiny_resnet", {}),
+        ("tiny_resnet", {"loss__kind": "wasserstein", "optim__grad_accumulation": 2, "optim__d_steps_per_g": 2}),
+    ],
+)  # fmt: skip
+def test_a_run_is_the_same_bytes_with_and_without_its_figures(
+    family: str, changes: dict[str, Any], request: pytest.FixtureRequest, faces: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config: Config = request.getfixturevalue(family)(**changes, train__log_every=1, train__steps=3)
+    measured = trained_whole(config, faces, "measured")
+    row = measured.journal.rows()[-1]
+    assert set(row) >= {
+        *metrics.METRICS,
+        "gamma",
+        "sigma_max",
+        "sigma_drift",
+        "diversity",
+        "alarms",
+    }
+    assert row["diversity"] is not None
+    assert (row["d_gradient"] is None) <= (config.train.precision == "fp16")  # steps are skipped
+    assert (row["real_outside"] is None) == (config.loss.kind != "hinge")
+    monkeypatch.setattr(train, "score_figures", lambda *_: torch.zeros(6))
+    monkeypatch.setattr(train, "gradient_norm", lambda *_: torch.zeros(1))
+    monkeypatch.setattr(metrics, "sigma_drift", lambda *_: None)
+    monkeypatch.setattr(Diversity, "__init__", lambda *_: None)
+    monkeypatch.setattr(Diversity, "of", lambda *_: None)
+    blind = trained_whole(config, faces, "blind")
+    assert sections(measured.newest_checkpoint()) == sections(blind.newest_checkpoint())
+
+
+@pytest.fixture
+def always_ill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps are enough for a diagnosis, and no images are varied enough."""
+    monkeypatch.setattr(health, "TRAVEL", 0.0)
+    monkeypatch.setattr(health, "FORGOTTEN", 0.2)
+    monkeypatch.setattr(health, "COLLAPSED", 1e9)
+
+
+def alarms(run: runs.Run) -> list[tuple[int, str]]:
+    rows = [json.loads(row) for row in (run.folder / "history.jsonl").read_text().splitlines()]
+    return [(row["step"], row["name"]) for row in rows if row["event"] == "alarm"]
+
+
+@pytest.mark.usefixtures("always_ill")
+@pytest.mark.parametrize("resume_at", [(), (2, 3), (5,)])
+def test_an_alarm_warns_once_and_a_resumed_run_gives_the_same(
+    tiny: Callable[..., Config],
+    faces: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+    resume_at: tuple[int, ...],
+) -> None:
+    config = tiny(train__log_every=1, train__steps=8)
+    run = trained_whole(config, faces, "run", resume_at=resume_at)
+    assert alarms(run) == [(4, "mode collapse")]
+    assert [bool(row["alarms"]) for row in run.journal.rows()] == [False] * 3 + [True] * 5
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("mode collapse: since step 3 images from fixed noise")
+    status = json.loads((run.folder / "status.json").read_text())
+    assert status["alarms"] == ["mode collapse"]
+
+
+@pytest.mark.usefixtures("always_ill")
+def test_an_alarm_may_stop_the_run_after_a_save(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny(
+        train__log_every=1, train__steps=8, train__checkpoint_every=100, health__on_alarm="stop"
+    )
+    run = runs.create(Path("run"), "x", config)
+    with pytest.raises(AlarmError, match="stopped and saved at step 4, mode collapse: ") as caught:
+        trained(run, config, faces)
+    assert caught.value.exit_code == 9
+    assert "lower optim.g_lr" in (caught.value.hint or "")
+    assert "`ganctl resume run` goes on all the same" in (caught.value.hint or "")
+    assert run.newest_checkpoint().name == "step-000000004.pt"
+    trained(run, config, faces, resume=True)  # the disease is known by now
+    assert run.newest_checkpoint().name == "step-000000008.pt"
+
+
+@pytest.mark.usefixtures("always_ill")
+def test_stopping_at_an_alarm_by_command(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "train", "--data", str(photos), "--run", "r", "--steps", "8", "--batch-size", "4",
+        "--precision", "fp32", "--set", "model.width=8", "--set", "train.log_every=1",
+    ]  # fmt: skip
+    assert main([*command, "--set", "health.on_alarm=stop"]) == 9
+    err = capsys.readouterr().err
+    assert "warning: mode collapse: since step 3 " in err
+    assert "error: stopped and saved at step 4, mode collapse: since step 3 " in err
+    assert "lower optim.g_lr" in err
+    assert "`ganctl resume r` goes on all the same" in err
+    status = json.loads(Path("r/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("stopped", 9)
+    assert status["alarms"] == ["mode collapse"]
+    events = [json.loads(row)["event"] for row in Path("r/history.jsonl").read_text().splitlines()]
+    assert events == ["started", "alarm", "saved", "stopped"]
+    text = Path("r/config.yaml").read_text()
+    Path("r/config.yaml").write_text(text.replace("on_alarm: stop", "on_alarm: warn"))
+    assert main(["resume", "r"]) == 0
+    assert "alarm mode collapse" in capsys.readouterr().err
+    assert json.loads(Path("r/status.json").read_text())["state"] == "done"
+
+
+def test_the_panel_shows_health_and_alarms(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(width=160, file=io.StringIO(), record=True, force_terminal=True)
+    monkeypatch.setattr(show, "console", screen)
+    run = trained_whole(tiny(train__steps=2, train__log_every=2), faces, "run")
+    row = run.journal.rows()[-1]
+    with show.watcher("run", 0, 2, 2) as panel:
+        panel.measured({**row, "diversity": 0.12, "alarms": ["mode collapse"]})
+    text = screen.export_text()
+    for shown in ("diversity", "0.12", "alarm", "mode collapse", "outside margins", "sigma drift"):
+        assert shown in text

@@ -1,0 +1,101 @@
+"""A state takes over a payload whole, or names what does not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import batches_of
+
+from ganctl.errors import CheckpointError
+from ganctl.settings.config import Config
+from ganctl.training import state
+from ganctl.training.train import train_step
+
+PATH = Path("x.pt")
+
+
+def damage(payload: dict[str, Any], kind: str) -> None:
+    generator, moments = payload["generator"], payload["d_optimizer"]["state"]
+    match kind:
+        case "generator is missing":
+            del payload["generator"]
+        case "generator: to_rgb.bias is missing":
+            del generator["to_rgb.bias"]
+        case "generator: extra is missing or unexpected":
+            generator["extra"] = torch.ones(1)
+        case "generator.to_rgb.bias is torch.float32 \\(4,\\)":
+            generator["to_rgb.bias"] = torch.zeros(4)
+        case "generator.to_rgb.bias is torch.float64":
+            generator["to_rgb.bias"] = generator["to_rgb.bias"].double()
+        case "generator.to_rgb.bias is no tensor":
+            generator["to_rgb.bias"] = [0.0, 0.0, 0.0]
+        case "generator.to_rgb.bias has values that are not finite":
+            generator["to_rgb.bias"][0] = float("nan")
+        case "d_optimizer: exp_avg of parameter 0":
+            moments[0]["exp_avg"] = torch.zeros(3)
+        case "d_optimizer is not the state":
+            payload["d_optimizer"] = {"state": {}}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "generator is missing",
+        "generator: to_rgb.bias is missing",
+        "generator: extra is missing or unexpected",
+        "generator.to_rgb.bias is torch.float32 \\(4,\\)",
+        "generator.to_rgb.bias is torch.float64",
+        "generator.to_rgb.bias is no tensor",
+        "generator.to_rgb.bias has values that are not finite",
+        "d_optimizer: exp_avg of parameter 0",
+        "d_optimizer is not the state",
+    ],
+)
+def test_what_does_not_fit_is_named(
+    kind: str, tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny()
+    trained = state.create(config, torch.device("cpu"))
+    train_step(trained, batches_of(faces, config), config)
+    payload = trained.payload()
+    state.create(config, torch.device("cpu")).load(payload, PATH)
+    damage(payload, kind)
+    with pytest.raises(CheckpointError, match=kind):
+        state.create(config, torch.device("cpu")).load(payload, PATH)
+
+
+def test_a_payload_is_a_copy(tiny: Callable[..., Config], faces: np.ndarray) -> None:
+    config = tiny()
+    trained = state.create(config, torch.device("cpu"))
+    payload = trained.payload()
+    before = payload["generator"]["to_rgb.bias"].clone()
+    train_step(trained, batches_of(faces, config), config)
+    assert torch.equal(payload["generator"]["to_rgb.bias"], before)
+
+
+def test_metadata_from_a_file_is_held_to_types_and_limits(tiny: Callable[..., Config]) -> None:
+    config = tiny()
+    good = {
+        "run": {"id": "a", "name": "b"}, "step": 3, "config": config.model_dump(), "exactness": {},
+        "data": {"source": "faces", "n": 1, "fingerprint": "c"}, "something newer": 1,
+    }  # fmt: skip
+    assert state.described(good, PATH).config == config
+    wide = config.model_dump()
+    wide["model"]["width"] = 10**9
+    for name, bad in {
+        "step": {**good, "step": "3"}, "step: ": {**good, "step": -1}, "run": {**good, "run": 3},
+        "config.model.width": {**good, "config": wide}, "config": {**good, "config": None},
+        "data.fingerprint": {**good, "data": {"source": "x", "n": 1}},
+    }.items():  # fmt: skip
+        with pytest.raises(CheckpointError, match=f"its metadata is bad at {name}"):
+            state.described(bad, PATH)
+
+
+def test_a_step_that_is_no_number_is_refused(tiny: Callable[..., Config]) -> None:
+    trained = state.create(tiny(), torch.device("cpu"))
+    for step in ("3", -1, True, None, 1.0):
+        with pytest.raises(CheckpointError, match=r"step is .*, not a count"):
+            trained.load({**trained.payload(), "step": step}, PATH)
