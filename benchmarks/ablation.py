@@ -27,7 +27,7 @@ from ganctl.data.batches import Batches
 from ganctl.data.decoding import fit
 from ganctl.data.packing import pack
 from ganctl.data.sources import N_FACES, FaceSource, open_source
-from ganctl.sampling import sample
+from ganctl.sampling import draw as drawing
 from ganctl.sampling.pictures import grid, save_png
 from ganctl.settings import presets
 from ganctl.settings.config import replace
@@ -116,8 +116,8 @@ def trained_images(
     trained = state.create(config, device)
     for _ in range(steps):
         train_step(trained, batches, config)
-    points = [sample.Point(number) for number in range(COUNT)]
-    drawn = sample.draw(trained.generator_ema, points, batch_size=100, device=device)
+    points = [drawing.Point(number) for number in range(COUNT)]
+    drawn = drawing.draw(trained.generator_ema, points, batch_size=100, device=device)
     return np.concatenate([batch.images for batch in drawn])
 
 

@@ -14,8 +14,8 @@ from benchmarks.train_step import timed
 from ganctl import runtime
 from ganctl.models import build_networks
 from ganctl.runtime import random_stream
+from ganctl.sampling.draw import draw
 from ganctl.sampling.pictures import to_uint8
-from ganctl.sampling.sample import draw
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 

@@ -3,7 +3,7 @@
 import shlex
 
 
-def typed(path: object) -> str:
+def shell_quoted(path: object) -> str:
     """A path as it is typed in a shell, for hints that name a command."""
     return shlex.quote(str(path))
 

@@ -104,8 +104,8 @@ def inspect_attention(
     from ganctl.insight import attention_maps
     from ganctl.insight.attention_sheet import attention_sheet
     from ganctl.runtime import choose_device, prepare
+    from ganctl.sampling.draw import Point
     from ganctl.sampling.pictures import save_png
-    from ganctl.sampling.sample import Point
     from ganctl.store import runs
     from ganctl.training.state import load_networks
 

@@ -4,7 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from ganctl.errors import ConfigError, StorageError, typed
+from ganctl.errors import ConfigError, StorageError, shell_quoted
 
 MAX_NAME = 60  # letters of what is made up of an option, for example of seeds
 
@@ -16,7 +16,7 @@ def check_file(out: Path, *, force: bool) -> None:
     if out.exists() and not force:
         raise ConfigError(f"{out} exists", hint="--force replaces it")
     if not out.parent.is_dir():
-        hint = f"mkdir -p {typed(out.parent)}"
+        hint = f"mkdir -p {shell_quoted(out.parent)}"
         raise StorageError(f"cannot write {out}: there is no folder {out.parent}", hint)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ganctl.cli.show import ProgressBar
-    from ganctl.sampling.sample import Batch
+    from ganctl.sampling.draw import Batch
     from ganctl.training.state import Description
 
 Part = TypeVar("Part", "Batch", "np.ndarray")
@@ -98,13 +98,13 @@ def sample(
 
     from ganctl.cli import show
     from ganctl.runtime import choose_device, choose_precision, prepare
+    from ganctl.sampling import draw as drawing
     from ganctl.sampling import interpolate
-    from ganctl.sampling import sample as sampler
     from ganctl.store import runs
     from ganctl.training.state import load_networks
 
     if out is not None and walk is None:
-        sampler.check_out(out, n or 1)
+        drawing.check_out(out, n or 1)
     if out is not None and out.suffix:
         check_file(out, force=force)
     elif out is not None:
@@ -122,18 +122,18 @@ def sample(
             seeds, seed or 0, n or max(WALK_SEEDS, len(labels) if classes else 0)
         )
         points = [
-            sampler.Point(number, label)
+            drawing.Point(number, label)
             for number, label in zip(numbers, cycle(labels), strict=False)
         ]
     else:
         numbers = choose_seeds(seeds, seed or 0, math.ceil((n or 64) / len(labels)))
-        points = [sampler.Point(number, label) for label in labels for number in numbers]
+        points = [drawing.Point(number, label) for label in labels for number in numbers]
     if out is None:
         out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
     if walk is not None:
         interpolate.check_way(out, len(points), walk)
     else:
-        sampler.check_out(out, len(points))
+        drawing.check_out(out, len(points))
     try:
         with show.ProgressBar("drawing") as progress:
             if walk is not None:
@@ -143,13 +143,13 @@ def sample(
                 )  # fmt: skip
                 interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out)
             else:
-                batches = sampler.draw(
+                batches = drawing.draw(
                     generator, points, batch_size=batch_size,
                     truncation=truncation, device=target, precision=arithmetic,
                 )  # fmt: skip
                 columns = len(numbers) if len(labels) > 1 else None
                 counted = _counted(batches, progress, len(points))
-                sampler.write(counted, len(points), out, columns, names)
+                drawing.write(counted, len(points), out, columns, names)
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
     show.result(str(out))

@@ -23,7 +23,7 @@ from ganctl.errors import (
     GanctlError,
     OutOfMemoryError,
     StoppedError,
-    typed,
+    shell_quoted,
 )
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.settings import presets
@@ -92,7 +92,7 @@ def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool = Fa
         show.note(f"{run.folder} is finished at step {step:,}")
         decay = settings.optim.lr_decay
         if (most := min(2 * step, decay[1] if decay else 2 * step)) > step:
-            show.note(f"hint: ganctl resume {typed(run.folder)} --steps {most} trains on")
+            show.note(f"hint: ganctl resume {shell_quoted(run.folder)} --steps {most} trains on")
         return
     device = choose_device(device_name)
     prepare(device)
@@ -155,7 +155,7 @@ def _train(
     run.journal.set_status("done", trained.step)
     run.journal.record("done", trained.step)
     show.note(f"done. The last preview is {run.samples / f'{trained.step:09}.png'}")
-    show.note(f"next: ganctl sample {typed(run.folder / 'ckpt.pt')} -n 64")
+    show.note(f"next: ganctl sample {shell_quoted(run.folder / 'ckpt.pt')} -n 64")
     show.result(str(run.folder / "ckpt.pt"))
 
 
@@ -175,7 +175,7 @@ def _with_edits(saved: Config, file: Path) -> Config:
         if name not in FREE_SETTINGS:
             raise ConfigError(
                 f"{file}: {name} is {new!r}, but the run was trained with {old!r}",
-                hint=f"undo that, or start another run: ganctl train --preset {typed(file)}",
+                hint=f"undo that, or start another run: ganctl train --preset {shell_quoted(file)}",
             )
         changes[name] = new
     return replace(saved, changes)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ganctl.models import Discriminator, Generator
 from ganctl.models.attention import SelfAttention
 from ganctl.runtime import upload
+from ganctl.sampling.draw import Point, latents
 from ganctl.sampling.pictures import to_uint8
-from ganctl.sampling.sample import Point, latents
 
 Inputs = tuple[Tensor, Tensor | None]  # latents or images (B, ...), and labels (B,) if conditional
 

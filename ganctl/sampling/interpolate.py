@@ -14,8 +14,8 @@ from ganctl.errors import ConfigError
 from ganctl.models import Generator
 from ganctl.models.folding import fold
 from ganctl.runtime import autocast, upload
+from ganctl.sampling.draw import ANIMATIONS, MAX_GRID, Point, latents
 from ganctl.sampling.pictures import grid, save_png, to_uint8
-from ganctl.sampling.sample import ANIMATIONS, MAX_GRID, Point, latents
 from ganctl.settings.config import Precision
 from ganctl.store.durable import replacing
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, typed
+from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, shell_quoted
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store import checkpoint
 from ganctl.store.checkpoint import Metadata, Payload
@@ -136,7 +136,7 @@ class Run:
         found = f"{damaged} damaged" if damaged else "nothing saved yet"
         return CheckpointError(
             f"{self.folder} has no usable checkpoint ({found})",
-            hint=f"start again: ganctl train --preset {typed(self.folder / 'config.yaml')}",
+            hint=f"start again: ganctl train --preset {shell_quoted(self.folder / 'config.yaml')}",
         )
 
     def _saved(self) -> list[tuple[int, Path]]:
@@ -205,7 +205,7 @@ def check_free(folder: Path | None) -> None:
     if not folder.is_dir():
         raise ConfigError(f"--run {folder} is a file, not a folder")
     if (folder / "run.json").exists():
-        hint = f"go on with `ganctl resume {typed(folder)}`, or choose another --run"
+        hint = f"go on with `ganctl resume {shell_quoted(folder)}`, or choose another --run"
         raise RunBusyError(f"{folder} holds a run already", hint)
     here = folder.resolve() == Path.cwd()
     if here or any(folder.glob("*/run.json")):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ganctl.errors import CheckpointError, DivergedError, StorageError, typed
+from ganctl.errors import CheckpointError, DivergedError, StorageError, shell_quoted
 from ganctl.settings.config import Config
 from ganctl.store.checkpoint import Payload
 from ganctl.store.runs import Run
@@ -66,7 +66,7 @@ class Saver:
         bad = first_bad_tensor(payload)
         where = f" (the first bad tensor is {bad})" if bad and bad not in what else ""
         good = self._last_good()
-        back = f"`ganctl resume {typed(self.run.folder)}` goes back to it; " if good else ""
+        back = f"`ganctl resume {shell_quoted(self.run.folder)}` goes back to it; " if good else ""
         return DivergedError(
             f"the run diverged by step {step:,}: {what}{where}; {good or NOTHING} is good",
             hint=f"{back}lower optim.d_lr or g_lr, use --precision fp32, or set train.rollbacks",

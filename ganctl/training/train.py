@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganctl.data.batches import Batches
-from ganctl.errors import AlarmError, CheckpointError, DivergedError, StoppedError, typed
+from ganctl.errors import AlarmError, CheckpointError, DivergedError, StoppedError, shell_quoted
 from ganctl.models.spectral import power_iterate
 from ganctl.runtime import autocast, random_stream, upload
 from ganctl.settings.config import Config
@@ -97,10 +97,10 @@ def _train_on(
         if due and (path := saver.save(state, must=ending)):
             watcher.saved(state.step, path)
         if stopped_by is not None and state.step < last_step:
-            hint = f"go on with: ganctl resume {typed(saver.run.folder)}"
+            hint = f"go on with: ganctl resume {shell_quoted(saver.run.folder)}"
             raise StoppedError(f"stopped and saved at step {state.step:,}", hint, stopped_by)
         if alarm is not None and state.step < last_step:
-            hint = f"{alarm.advice}; `ganctl resume {typed(saver.run.folder)}` goes on all the same"
+            hint = f"{alarm.advice}; `ganctl resume {shell_quoted(saver.run.folder)}` goes on all the same"
             raise AlarmError(f"stopped and saved at step {state.step:,}, {alarm}", hint)
 
 

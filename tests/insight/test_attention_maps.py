@@ -27,8 +27,8 @@ from ganctl.insight.attention_maps import (
 from ganctl.models import Discriminator, Generator, build_networks
 from ganctl.models.attention import SelfAttention
 from ganctl.runtime import random_stream
-from ganctl.sampling import sample
-from ganctl.sampling.sample import Point
+from ganctl.sampling import draw as drawing
+from ganctl.sampling.draw import Point
 from ganctl.settings.config import Config
 from ganctl.training import ema
 
@@ -297,7 +297,7 @@ def test_inputs_are_those_of_the_points(make: Make) -> None:
     generator, _ = make()
     parts = list(inputs(generator, 5, size=2))
     assert [len(z) for z, _ in parts] == [2, 2, 1]
-    assert torch.equal(torch.cat([z for z, _ in parts]), sample.latents(8, range(5), None))
+    assert torch.equal(torch.cat([z for z, _ in parts]), drawing.latents(8, range(5), None))
     for (_, labels), expected in zip(parts, ([0, 1], [2, 0], [1]), strict=True):
         assert (labels is None) if generator.n_classes == 0 else (labels.tolist() == expected)
 
@@ -306,7 +306,7 @@ def test_a_seed_is_the_image_that_sample_draws(make: Make) -> None:
     generator, _ = networks = make()
     (report,) = reports_of(networks, "g", 3)
     copied = ema.average_of(generator)
-    ((_, images),) = sample.draw(copied, points(generator, 3), batch_size=3, device=CPU)
+    ((_, images),) = drawing.draw(copied, points(generator, 3), batch_size=3, device=CPU)
     for glance, image in zip(report.glances, images, strict=True):
         assert abs(glance.image.astype(int) - image).max() <= 1
 

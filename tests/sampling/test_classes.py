@@ -12,8 +12,8 @@ from ganctl.cli.app import main
 from ganctl.cli.points import parse_classes
 from ganctl.data.faces import draw_face
 from ganctl.errors import ConfigError
+from ganctl.sampling.draw import Batch, Point, write
 from ganctl.sampling.pictures import grid
-from ganctl.sampling.sample import Batch, Point, write
 from ganctl.store import checkpoint
 
 TINY = [

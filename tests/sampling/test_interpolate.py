@@ -13,9 +13,9 @@ from PIL import Image
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, build_networks
 from ganctl.runtime import random_stream
+from ganctl.sampling.draw import Point, draw
 from ganctl.sampling.interpolate import between, check_way, interpolate, write_way
 from ganctl.sampling.pictures import grid
-from ganctl.sampling.sample import Point, draw
 from ganctl.settings.config import Config
 
 CPU = torch.device("cpu")

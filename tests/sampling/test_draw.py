@@ -13,9 +13,9 @@ from ganctl.cli.points import parse_numbers
 from ganctl.errors import ConfigError
 from ganctl.models import build_networks
 from ganctl.runtime import random_stream
-from ganctl.sampling import sample
+from ganctl.sampling import draw as drawing
+from ganctl.sampling.draw import Batch, Point
 from ganctl.sampling.pictures import grid, to_uint8
-from ganctl.sampling.sample import Batch, Point
 from ganctl.settings.config import Config
 from ganctl.training import ema, state
 
@@ -34,7 +34,7 @@ def draw(tiny: Callable[..., Config]) -> Draw:
     ) -> np.ndarray:
         copy = ema.average_of(generator)
         points = [Point(seed) for seed in seeds]
-        batches = sample.draw(
+        batches = drawing.draw(
             copy, points, batch_size=batch_size, truncation=truncation, device=CPU
         )
         return np.concatenate([image for _, image in batches])
@@ -53,13 +53,13 @@ def test_a_seed_gives_the_same_bits_at_any_position_and_number(draw: Draw) -> No
 def test_every_batch_has_the_same_shape(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels chosen by shape could give other bits for a shorter last batch."""
     seen = []
-    original = sample.latents
+    original = drawing.latents
 
     def record(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> torch.Tensor:
         seen.append(len(seeds))
         return original(latent_dim, seeds, truncation)
 
-    monkeypatch.setattr(sample, "latents", record)
+    monkeypatch.setattr(drawing, "latents", record)
     assert len(draw(range(20), 8)) == 20
     assert seen == [8, 8, 8]
 
@@ -73,24 +73,24 @@ def test_another_batch_size_moves_no_pixel_by_more_than_one_level(draw: Draw) ->
 def test_drawing_equals_the_generators_own_forward(tiny: Callable[..., Config]) -> None:
     config = tiny()
     generator, _ = build_networks(config.model, config.data, random_stream(1, "init"))
-    z = sample.latents(8, range(4), None)
+    z = drawing.latents(8, range(4), None)
     with torch.no_grad():
         expected = to_uint8(generator.eval()(z))
     copy = ema.average_of(generator)
     points = [Point(seed) for seed in range(4)]
-    ((drawn, images),) = sample.draw(copy, points, batch_size=4, device=CPU)
+    ((drawn, images),) = drawing.draw(copy, points, batch_size=4, device=CPU)
     assert drawn == points
     assert np.abs(images.astype(int) - expected).max() <= 1
 
 
 def test_truncated_latents_follow_the_cut_off_normal_distribution() -> None:
-    z = sample.latents(2000, range(20), None)
-    cut = sample.latents(2000, range(20), 0.7)
+    z = drawing.latents(2000, range(20), None)
+    cut = drawing.latents(2000, range(20), 0.7)
     assert cut.abs().max() <= 0.7
     assert torch.equal(z.sign(), cut.sign())
     # the variance of a normal distribution cut off at T: 1 - 2 T phi(T) / (2 Phi(T) - 1)
     assert cut.var().item() == pytest.approx(1 - 1.4 * 0.312254 / 0.516073, abs=2e-3)
-    torch.testing.assert_close(sample.latents(2000, range(20), 10.0), z, atol=1e-4, rtol=0)
+    torch.testing.assert_close(drawing.latents(2000, range(20), 10.0), z, atol=1e-4, rtol=0)
 
 
 def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) 
     points = [Point(seed) for seed in range(10)]
     batches = [Batch(points[:8], images[:8]), Batch(points[8:], images[8:])]
     for name in ("x.png", "x.npz", "x.zip", "x"):
-        sample.write(batches, 10, tmp_path / name, None)
+        drawing.write(batches, 10, tmp_path / name, None)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["images"], images)
         assert np.array_equal(arrays["seeds"], np.arange(10))
@@ -120,7 +120,7 @@ def test_an_interrupted_file_is_absent(draw: Draw, tmp_path: Path) -> None:
 
     for name in ("x.npz", "x.zip", "x.png"):
         with pytest.raises(KeyboardInterrupt):
-            sample.write(broken(), 16, tmp_path / name, None)  # type: ignore[arg-type]
+            drawing.write(broken(), 16, tmp_path / name, None)  # type: ignore[arg-type]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("x", ".tmp"))]
 
 
@@ -143,11 +143,11 @@ def test_lists_of_seeds() -> None:
 
 def test_names_and_numbers_that_cannot_be_written_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"cannot write images to a \.jpg file"):
-        sample.check_out(Path("x.jpg"), 1)
+        drawing.check_out(Path("x.jpg"), 1)
     with pytest.raises(ConfigError, match=r"x\.gif would be an animation"):
-        sample.check_out(Path("x.gif"), 1)
+        drawing.check_out(Path("x.gif"), 1)
     with pytest.raises(ConfigError, match="too many for one picture"):
-        sample.check_out(Path("x.png"), 5000)
+        drawing.check_out(Path("x.png"), 5000)
 
 
 def test_networks_load_on_their_own(tiny: Callable[..., Config], tmp_path: Path) -> None:
