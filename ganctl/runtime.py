@@ -7,6 +7,7 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,6 +85,33 @@ def random_stream(seed: int, purpose: str, *position: int) -> torch.Generator:
     name = f"{seed}/{purpose}/{'/'.join(map(str, position))}"
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
+
+
+def random_words(seed: int, purpose: str, first: int, count: int, width: int) -> np.ndarray:
+    """(count, width) uint64: rows `first` and following of an endless table of random words.
+
+    The table is a pure function of seed and purpose, and each of its rows can be had at once: row i
+    is the same however many rows are asked for together. (Philox, a generator that counts: Salmon
+    et al. 2011, https://doi.org/10.1145/2063384.2063405. It makes four words at a time, so a row
+    begins at a multiple of four.)
+    """
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
+    blocks = -(-width // 4)
+    words = np.random.Philox(key=int.from_bytes(digest, "little"), counter=first * blocks)
+    return words.random_raw(count * blocks * 4).reshape(count, blocks * 4)[:, :width]
+
+
+def random_uniform(seed: int, purpose: str, first: int, count: int, width: int) -> np.ndarray:
+    """(count, width) float64 in [0, 1), from the rows of `random_words`."""
+    return (random_words(seed, purpose, first, count, width) >> 11) * 2.0**-53
+
+
+def random_normal(seed: int, purpose: str, first: int, count: int, width: int) -> np.ndarray:
+    """(count, width) fp32, standard normal: Box and Muller's transform of `random_uniform`."""
+    pairs = random_uniform(seed, purpose, first, count, 2 * -(-width // 2))
+    radius, angle = np.sqrt(-2 * np.log1p(-pairs[:, ::2])), 2 * np.pi * pairs[:, 1::2]
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return normal[:, :width].astype(np.float32)
 
 
 def fingerprint(device: torch.device) -> dict[str, str | int]:

@@ -1,6 +1,6 @@
 """What tests share: one thread, a cache of their own, tiny networks, a few real files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from ganctl.data.faces import draw_face
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 from ganctl.settings.strict_yaml import Value
+from ganctl.training.inputs import Inputs, StepInputs
 
 torch.set_num_threads(1)  # many small tests are faster so, and bytes do not depend on the machine
 
@@ -90,3 +91,24 @@ def batches_of(images: np.ndarray, config: Config, device: str = "cpu") -> Batch
         images, labels=labels, seed=config.train.seed, flip=config.data.flip, dequantize=config.data.dequantize,
         device=torch.device(device),
     )  # fmt: skip
+
+
+def inputs_of(images: np.ndarray, config: Config, device: str = "cpu") -> Inputs:
+    """The inputs of every step of a run on these images."""
+    classes = N_CLASSES if config.model.conditional else 0
+    return Inputs(config, batches_of(images, config, device), classes)
+
+
+def given(images: np.ndarray, config: Config, step: int = 0, device: str = "cpu") -> StepInputs:
+    """The inputs of one step."""
+    return inputs_of(images, config, device).of(step)
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def stepped(self, step: int) -> None: ...
+
+    def measured(self, row: Mapping[str, object]) -> None: ...
+
+    def saved(self, step: int, path: str) -> None: ...

@@ -16,6 +16,7 @@ ROOMS = [
     {"store"},
     {"data", "sampling"},
     {"training", "insight"},
+    {"session"},
     {"cli"},
 ]
 

@@ -49,7 +49,8 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. GANCTL_DEBUG=1 lets tracebacks through."""
-    logging.basicConfig(handlers=[_Warnings()], force=True)
+    logging.basicConfig(handlers=[_Words()], force=True)
+    logging.getLogger("ganctl").setLevel(logging.INFO)
     try:
         app(args=arguments, prog_name="ganctl")
     except SystemExit as end:  # typer ends every command so
@@ -61,13 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Warnings(logging.Handler):
-    """The package's warnings, one line each on stderr, beside a live panel."""
+class _Words(logging.Handler):
+    """What the package has to say, one line each on stderr, beside a live panel."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from ganctl.cli import show
 
-        show.note(f"warning: {record.getMessage()}")
+        warning = record.levelno >= logging.WARNING
+        show.note(f"{'warning: ' if warning else ''}{record.getMessage()}")
 
 
 def _report(error: Exception) -> int:

@@ -3,17 +3,17 @@
 import time
 from typing import Any
 
+from ganctl import session
 from ganctl.cli import show
-from ganctl.cli.training import load_labels, make_batches, out_of_memory_explained, settle
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
-from ganctl.runtime import choose_device, fingerprint, peak_memory, prepare, synchronize
+from ganctl.runtime import fingerprint, peak_memory, synchronize
+from ganctl.session import Images
 from ganctl.settings.config import Config, to_yaml
-from ganctl.training import state
-from ganctl.training.train import train_step
+from ganctl.training.state import tensors_in
 
 
-def dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
+def print_dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
     """Load images, build the networks, take a step to warm up and one to measure, and report."""
     report = measure(config, device_name)
     if as_json:
@@ -35,36 +35,31 @@ def dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
 
 def measure(config: Config, device_name: str) -> dict[str, Any]:
     """The report as plain values; sizes in bytes."""
-    device = choose_device(device_name)
-    prepare(device)
-    config = settle(config, device)
     data, optim = config.data, config.optim
     source = open_source(data.source, data.resolution)
     packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
-    labels = load_labels(source, packed, config)
-    batches = make_batches(packed, labels, config, device)
-    trained = state.create(config, device, len(labels.classes))
-    with out_of_memory_explained(config):
-        train_step(trained, batches, config)  # warm-up
-        synchronize(device)
-        started_at = time.perf_counter()
-        train_step(trained, batches, config)
-        synchronize(device)
+    images = Images(packed, session.labels_for(source, packed, config))
+    tried = session.new(config, device_name, images)
+    tried.step()  # warm-up
+    synchronize(tried.device)
+    started_at = time.perf_counter()
+    tried.step()
+    synchronize(tried.device)
     seconds = time.perf_counter() - started_at
-    payload = trained.payload()
-    checkpoint_bytes = sum(tensor.nbytes for _, tensor in state.tensors_in(payload))
-    every = config.train
+    payload = tried.state.payload()
+    checkpoint_bytes = sum(tensor.nbytes for _, tensor in tensors_in(payload))
+    every = tried.config.train
     milestones = every.steps // every.keep_every if every.keep_every else 0
     kept = every.keep_checkpoints + milestones
     return {
-        "config": config.model_dump(),
-        "device": fingerprint(device)["device"],
+        "config": tried.config.model_dump(),
+        "device": fingerprint(tried.device)["device"],
         "images": len(source),
-        "g_parameters": sum(p.numel() for p in trained.generator.parameters()),
-        "d_parameters": sum(p.numel() for p in trained.discriminator.parameters()),
-        "peak_memory_bytes": peak_memory(device),
+        "g_parameters": sum(p.numel() for p in tried.state.generator.parameters()),
+        "d_parameters": sum(p.numel() for p in tried.state.discriminator.parameters()),
+        "peak_memory_bytes": peak_memory(tried.device),
         "images_per_second": round(optim.batch_size * optim.d_steps_per_g / seconds, 1),
-        "seconds_to_finish": round(config.train.steps * seconds),
+        "seconds_to_finish": round(every.steps * seconds),
         "checkpoints_kept": kept,
         "disk_bytes": checkpoint_bytes * kept,
     }

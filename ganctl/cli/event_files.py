@@ -1,6 +1,7 @@
 """A run's figures as TensorBoard's event files, beside whatever else shows them."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class EventFiles:
     def stepped(self, step: int) -> None:
         self.shown.stepped(step)
 
-    def measured(self, row: dict[str, Any]) -> None:
+    def measured(self, row: Mapping[str, Any]) -> None:
         self.shown.measured(row)
         if self._failed:
             return
@@ -64,7 +65,7 @@ class EventFiles:
     def saved(self, step: int, path: str) -> None:
         self.shown.saved(step, path)
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(self, row: Mapping[str, Any]) -> None:
         """`row`, in a new file if it is the first, or of an earlier step: after a roll-back."""
         from torch.utils.tensorboard import SummaryWriter
 
@@ -85,7 +86,7 @@ class EventFiles:
         self._writer = None
 
 
-def numbers(row: dict[str, Any]) -> dict[str, float]:
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a row that it has, those of blocks as gamma/BLOCK, diseases as alarm/NAME."""
     flat = {name: value for name, value in row.items() if isinstance(value, int | float)}
     flat.update({f"gamma/{block}": value for block, value in row["gamma"].items()})

@@ -188,12 +188,15 @@ def _real_view(
     """D at the first images of the stream that training on `where` would see."""
     import numpy as np
 
-    from ganctl.cli.training import load_images, make_batches
+    from ganctl import session
+    from ganctl.cli import show
     from ganctl.data.labels import Labels
     from ganctl.settings.config import replace
 
     config = replace(saved.config, {"data.source": where})
-    packed, labels = load_images(config)
+    with show.ProgressBar("preparing images") as progress:
+        images = session.open_images(config, progress)
+    labels = images.labels
     unknown = [name for name in labels.classes if name not in saved.data.classes]
     if unknown:
         known = ", ".join(saved.data.classes[:20])
@@ -201,8 +204,8 @@ def _real_view(
     if labels.classes:
         known_numbers = np.array([saved.data.classes.index(name) for name in labels.classes])
         labels = Labels(tuple(saved.data.classes), known_numbers[labels.numbers])
-    batches = make_batches(packed, labels, config, device)
-    count = min(n, len(packed.images))
+    batches = session.Images(images.packed, labels).batches(config, device)
+    count = min(n, len(images.packed.images))
 
     def inputs() -> "Iterator[Inputs]":
         for start in range(0, count, size):

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, cast
 
@@ -141,7 +141,7 @@ class PlainWatcher:
     def stepped(self, step: int) -> None:
         pass
 
-    def measured(self, row: dict[str, Any]) -> None:
+    def measured(self, row: Mapping[str, Any]) -> None:
         numbers = "  ".join(f"{name} {value}" for name, value in summary(row).items())
         note(f"step {row['step']:,}/{self.last_step:,}  {numbers}")
 
@@ -156,7 +156,7 @@ class LivePanel:
         self.title = title
         self.last_step = last_step
         self.save_every = save_every
-        self._row: dict[str, Any] | None = None
+        self._row: Mapping[str, Any] | None = None
         self._saved = f"step {first_step:,}" if first_step else "nothing yet"
         self._bar = Progress(
             TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TaskProgressColumn(),
@@ -175,7 +175,7 @@ class LivePanel:
     def stepped(self, step: int) -> None:
         self._bar.update(self._task, completed=step)
 
-    def measured(self, row: dict[str, Any]) -> None:
+    def measured(self, row: Mapping[str, Any]) -> None:
         self._row = row
 
     def saved(self, step: int, path: str) -> None:
@@ -210,7 +210,7 @@ def watcher(title: str, first_step: int, last_step: int, save_every: int) -> Pro
     return PlainWatcher(last_step)
 
 
-def summary(row: dict[str, Any]) -> dict[str, str]:
+def summary(row: Mapping[str, Any]) -> dict[str, str]:
     """The figures of one metrics row, for people."""
     shown = {
         "images/s": f"{row['images_per_second']:.1f}",
@@ -230,7 +230,7 @@ def summary(row: dict[str, Any]) -> dict[str, str]:
     return shown
 
 
-def health(row: dict[str, Any]) -> dict[str, str]:
+def health(row: Mapping[str, Any]) -> dict[str, str]:
     """More of them, for which a panel has room."""
     shown = {"spreads": f"{row['real_spread']:.2f} {row['fake_spread']:.2f}"}
     if row["real_outside"] is not None:

@@ -62,9 +62,9 @@ def train(
     config = presets.load(preset, settings or [], given)
 
     if dry_run:
-        from ganctl.cli import dry_run as trial
+        from ganctl.cli.dry_run import print_dry_run
 
-        trial.dry_run(config, device, as_json=json)
+        print_dry_run(config, device, as_json=json)
     else:
         from ganctl.cli import training
 

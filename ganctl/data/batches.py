@@ -1,12 +1,35 @@
 """The endless, shuffled stream of real images, as a pure function of seed and position."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ganctl.runtime import random_stream, upload
+from ganctl.runtime import random_stream, random_words, upload
+
+NOISE_LEVELS = 256  # of dequantisation, in one grey level
+
+
+class Pixels(NamedTuple):
+    """Real images as they are stored and sent: bytes, and what is to be done with them."""
+
+    levels: Tensor  # (B, R, R, 3) uint8
+    mirrored: Tensor | None  # (B,) bool; None: none of them is
+    noise: Tensor | None  # (B, R, R, 3) uint8, in 256ths of a grey level; None: no dequantisation
+
+    def images(self) -> Tensor:
+        """(B, 3, R, R) fp32 in [-1, 1], channels last."""
+        images = self.levels.permute(0, 3, 1, 2).float()
+        if self.noise is None:
+            images = images / 127.5 - 1
+        else:  # uniform noise of one grey level, as in pfnet-research/sngan_projection
+            fraction = (self.noise.permute(0, 3, 1, 2).float() + 0.5) / NOISE_LEVELS
+            images = (images + fraction) / 128 - 1
+        if self.mirrored is not None:
+            images = torch.where(self.mirrored[:, None, None, None], images.flip(3), images)
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 class Batches:
@@ -33,18 +56,18 @@ class Batches:
 
     def at(self, position: int, count: int) -> Tensor:
         """(count, 3, R, R) fp32 in [-1, 1], channels last, on the device."""
+        return self.pixels_at(position, count).images()
+
+    def pixels_at(self, position: int, count: int) -> Pixels:
+        """The same `count` images as bytes, on the device."""
         order, mirrored = self.drawn(position, count)
-        packed = torch.from_numpy(self.images[order])  # (count, R, R, 3)
-        levels = upload(packed, self.device).permute(0, 3, 1, 2).float()
-        if self.dequantize:  # uniform noise of one grey level, as pfnet-research/sngan_projection
-            noise = torch.rand(levels.shape, generator=self._stream("dequantize", position))
-            images = (levels + upload(noise, self.device)) / 128 - 1
-        else:
-            images = levels / 127.5 - 1
-        if self.flip:
-            mirror = upload(torch.from_numpy(mirrored), self.device)[:, None, None, None]
-            images = torch.where(mirror, images.flip(3), images)
-        return images.contiguous(memory_format=torch.channels_last)
+        levels = upload(torch.from_numpy(self.images[order]), self.device)
+        noise = self._noise(position, count) if self.dequantize else None
+        return Pixels(
+            levels,
+            upload(torch.from_numpy(mirrored), self.device) if self.flip else None,
+            None if noise is None else upload(torch.from_numpy(noise), self.device),
+        )
 
     def labels_at(self, position: int, count: int) -> Tensor | None:
         """(count,) int64: the classes of the images of `at`; None without classes."""
@@ -67,10 +90,14 @@ class Batches:
         return np.concatenate(orders), np.concatenate(mirrors)
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        stream, n = self._stream("order", epoch), len(self.images)
+        stream, n = random_stream(self.seed, "data order", epoch), len(self.images)
         return torch.randperm(n, generator=stream).numpy(), torch.rand(
             n, generator=stream
         ).numpy() < 0.5
 
-    def _stream(self, purpose: str, position: int) -> torch.Generator:
-        return random_stream(self.seed, f"data {purpose}", position)
+    def _noise(self, position: int, count: int) -> np.ndarray:
+        """(count, R, R, 3) uint8: uniform, image by image."""
+        shape = self.images.shape[1:]
+        size = int(np.prod(shape))
+        words = random_words(self.seed, "data dequantize", position, count, -(-size // 8))
+        return np.ascontiguousarray(words.view(np.uint8)[:, :size]).reshape(count, *shape)

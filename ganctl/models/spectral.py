@@ -7,15 +7,18 @@ reshaped to (C_out, everything else). Two rules keep training reproducible, and 
 - reading `layer.weight` is pure: it uses the stored u and v and changes nothing;
 - `power_iterate(network)` advances u and v; training calls it once per update of that network.
 
-So logging, sampling, inspecting and saving cannot change a run.
+So logging, sampling, inspecting and saving cannot change a run. A pass through a network divides
+all its weights at once: `with normalized(network):`.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 from torch.nn.utils import parametrize
 
@@ -39,18 +42,11 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor, eps: float = EPS) -> None:
         super().__init__()
         self.eps = eps
+        self.divided: Tensor | None = None  # W / sigma, while `normalized` is entered
         matrix = weight.detach().flatten(1)
         self.register_buffer("u", normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=self.eps))
         self.register_buffer("v", normalize(torch.randn_like(matrix[0]), dim=0, eps=self.eps))
-        for _ in range(START_ITERATIONS):
-            self.iterate(weight)
-
-    @torch.no_grad()
-    def iterate(self, weight: Tensor) -> None:
-        """One power iteration: v <- W'u / |W'u|, then u <- W v / |W v|."""
-        matrix = weight.flatten(1)
-        self.v.copy_(normalize(matrix.mT @ self.u, dim=0, eps=self.eps))
-        self.u.copy_(normalize(matrix @ self.v, dim=0, eps=self.eps))
+        iterate([NormalizedWeight("", weight, self)], START_ITERATIONS)
 
     def sigma(self, weight: Tensor) -> Tensor:
         """(): the estimate u' W v of the largest singular value, which is never above it."""
@@ -59,14 +55,14 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """W -> W / sigma, same shape."""
-        return weight / self.sigma(weight)
+        return weight / self.sigma(weight) if self.divided is None else self.divided
 
 
 class NormalizedWeight(NamedTuple):
     """One spectrally normalised weight of a network."""
 
     layer: str  # the layer's name in the network, for example "stages.0.conv"
-    weight: nn.Parameter  # the raw weight, before the division
+    weight: Tensor  # the raw weight, before the division
     norm: SpectralNorm
 
 
@@ -80,16 +76,108 @@ def add_spectral_norm(layer: Layer, eps: float = EPS) -> Layer:
 def normalized_weights(network: nn.Module) -> Iterator[NormalizedWeight]:
     """All spectrally normalised weights of `network`, in the order of its modules."""
     for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight"):
-            parametrization = module.parametrizations["weight"]
-            if isinstance(parametrization[0], SpectralNorm):
-                yield NormalizedWeight(name, parametrization.original, parametrization[0])
+        if isinstance(module, parametrize.ParametrizationList):
+            norm = module[0]
+            if isinstance(norm, SpectralNorm):
+                layer = name.removesuffix(".parametrizations.weight")
+                yield NormalizedWeight(layer, module.original, norm)
 
 
-def power_iterate(network: nn.Module) -> None:
-    """Advance u and v of every normalised weight by one iteration; call once per update."""
-    for _, weight, norm in normalized_weights(network):
-        norm.iterate(weight)
+@torch.no_grad()
+def iterate(found: Sequence[NormalizedWeight], iterations: int = 1) -> None:
+    """So often, for all weights together: v <- W'u / |W'u|, then u <- W v / |W v|."""
+    if not found:
+        return
+    norms = [norm for _, _, norm in found]
+    matrices = [weight.detach().flatten(1) for _, weight, _ in found]
+    us, vs, eps = [n.u for n in norms], [n.v for n in norms], [n.eps for n in norms]
+    with _autocast_off(us[0].device):
+        for _ in range(iterations):
+            _store(vs, [torch.mv(m.mT, u) for m, u in zip(matrices, us, strict=True)], eps)
+            _store(us, [torch.mv(m, v) for m, v in zip(matrices, vs, strict=True)], eps)
+
+
+def power_iterate(network: nn.Module, iterations: int = 1) -> None:
+    """Advance u and v of every normalised weight; training does so once per update."""
+    iterate(list(normalized_weights(network)), iterations)
+
+
+@torch.no_grad()
+def restart(network: nn.Module, like: nn.Module) -> None:
+    """Give `network` u and v for its own weights, whatever its u and v were before.
+
+    They start from those of `like`, a network of the same layers whose weights are near.
+    """
+    own, others = (list(normalized_weights(n)) for n in (network, like))
+    if own:
+        kept = [buffer for _, _, norm in own for buffer in (norm.u, norm.v)]
+        torch._foreach_copy_(kept, [b for _, _, norm in others for b in (norm.u, norm.v)])
+        iterate(own, START_ITERATIONS)
+
+
+@contextmanager
+def normalized(network: nn.Module) -> Iterator[None]:
+    """For one forward pass (or several with the same weights): every weight is divided once.
+
+    Inside, `layer.weight` is one tensor that all its readers share. Weights must not change before
+    the end; gradients may be taken inside or after it.
+    """
+    found = list(normalized_weights(network))
+    if found:
+        norms = [norm for _, _, norm in found]
+        us, vs = [norm.u for norm in norms], [norm.v for norm in norms]
+        divided = _Divide.apply(us, vs, *(weight for _, weight, _ in found))
+        for norm, weight in zip(norms, divided, strict=True):
+            norm.divided = weight
+    try:
+        yield
+    finally:
+        for _, _, norm in found:
+            norm.divided = None
+
+
+class _Divide(torch.autograd.Function):
+    """W / (u' W v) for all weights of a network in few operations, and its gradient.
+
+    With G the gradient of the divided weight, that of W is (G - <G, W / sigma> u v') / sigma.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, us: Sequence[Tensor], vs: Sequence[Tensor], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        with _autocast_off(weights[0].device):
+            mapped = [torch.mv(w.flatten(1), v) for w, v in zip(weights, vs, strict=True)]
+            sigmas = [torch.dot(u, m) for u, m in zip(us, mapped, strict=True)]
+        divided = tuple(torch._foreach_div(weights, sigmas))
+        ctx.save_for_backward(*divided, *sigmas, *us, *vs)
+        return divided
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        divided, sigmas, us, vs = (list(islice(saved, len(gradients))) for _ in range(4))
+        with _autocast_off(gradients[0].device):
+            along = [
+                torch.dot(g.flatten(), w.flatten()) for g, w in zip(gradients, divided, strict=True)
+            ]
+            scaled = torch._foreach_mul(us, along)
+            matrices = [
+                g.flatten(1).addr(u, v, alpha=-1)
+                for g, u, v in zip(gradients, scaled, vs, strict=True)
+            ]
+        torch._foreach_div_(matrices, sigmas)
+        shaped = (m.view_as(w) for m, w in zip(matrices, divided, strict=True))
+        return None, None, *shaped
+
+
+def _store(buffers: list[Tensor], vectors: list[Tensor], eps: list[float]) -> None:
+    """Put `vectors`, made to unit norm, into `buffers`."""
+    lengths = torch._foreach_norm(vectors)
+    torch._foreach_clamp_min_(lengths, eps)
+    torch._foreach_div_(vectors, lengths)
+    torch._foreach_copy_(buffers, vectors)
 
 
 def _autocast_off(device: torch.device) -> AbstractContextManager[object]:

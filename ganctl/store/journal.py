@@ -6,7 +6,7 @@ None of it is needed to go on, so none of it can end a run: what cannot be writt
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,7 @@ from ganctl.store.durable import write_text
 
 log = logging.getLogger("ganctl")
 
-Row = dict[str, Any]  # one line of a .jsonl file
+Row = dict[str, Any]  # one line of a .jsonl file, as it is read back
 
 
 class Journal:
@@ -26,7 +26,7 @@ class Journal:
         self.alarms: list[str] = []  # diseases that the run has now; part of its status
         self._unwritten: set[str] = set()  # files whose last line was lost
 
-    def measure(self, row: Row) -> None:
+    def measure(self, row: Mapping[str, object]) -> None:
         """Add one line, which has a "step", to metrics.jsonl."""
         self._append("metrics.jsonl", row)
 
@@ -64,7 +64,7 @@ class Journal:
         except OSError as error:
             log.warning("status.json was not written: %s", error.strerror)
 
-    def _append(self, name: str, row: Row) -> None:
+    def _append(self, name: str, row: Mapping[str, object]) -> None:
         try:
             with (self.folder / name).open("ab+") as file:
                 line = f"{json.dumps(row)}\n".encode()

@@ -124,6 +124,10 @@ class Run:
                 return path
         raise self._no_checkpoint(damaged)
 
+    def has_checkpoints(self) -> bool:
+        """Whether anything was saved, whole or not."""
+        return bool(self._saved())
+
     def whole_checkpoints(self) -> list[Path]:
         """All checkpoints of this run that are whole, the oldest first; CheckpointError if none."""
         paths = [path for _, path in reversed(self._saved())]

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ganctl.models.spectral import power_iterate
+from ganctl.models.spectral import restart
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -21,13 +21,14 @@ def average_of(generator: Network) -> Network:
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
 
-def decay(half_life: float, images: int, batch_size: int) -> float:
-    """The factor for one update: after `half_life` images a weight's share has halved.
+def decay(half_life: float, step: int, batch_size: int) -> float:
+    """The factor for update number `step` of G: after `half_life` images a share has halved.
 
-    While few images have been seen the half-life is a tenth of them, so that the average follows
-    the first steps instead of remembering the initial weights.
+    Images are counted by G's updates, `batch_size` each, however often D is updated between them.
+    While few have been seen the half-life is a tenth of them, so that the average follows the first
+    steps instead of remembering the initial weights.
     """
-    return float(0.5 ** (batch_size / max(min(half_life, RAMP * images), 1e-8)))
+    return float(0.5 ** (batch_size / max(min(half_life, RAMP * step * batch_size), 1e-8)))
 
 
 @torch.no_grad()
@@ -35,13 +36,24 @@ def update(average: nn.Module, generator: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * generator, in fp32.
 
     Weights are averaged; batch-norm statistics are copied. The spectral norm's u and v are neither:
-    they belong to the averaged weights, so the average has its own and advances them itself
-    (averaging unit vectors shortens them, which would inflate every weight).
+    they belong to the averaged weights (averaging unit vectors shortens them, which would inflate
+    every weight), and `ready` finds them when the average is used.
     """
-    for kept, live in zip(average.parameters(), generator.parameters(), strict=True):
-        kept.lerp_(live, 1 - decay)
-    for module, live_module in zip(average.modules(), generator.modules(), strict=True):
-        if isinstance(module, nn.BatchNorm2d):
-            for name, statistic in live_module.named_buffers(recurse=False):
-                module.get_buffer(name).copy_(statistic)
-    power_iterate(average)
+    torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 1 - decay)
+    if ours := statistics(average):
+        torch._foreach_copy_(ours, statistics(generator))
+
+
+def ready(average: nn.Module, generator: nn.Module) -> None:
+    """Before the average is used or saved: u and v of its own weights.
+
+    A function of both networks' weights and of the generator's u and v, so that a run is the same
+    however often its average is looked at.
+    """
+    restart(average, generator)
+
+
+def statistics(network: nn.Module) -> list[torch.Tensor]:
+    """The running statistics of all batch norms, which are not learned."""
+    norms = (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]

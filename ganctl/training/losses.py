@@ -12,10 +12,13 @@ Critic = Callable[[Tensor], Tensor]  # images (B, 3, H, W) to scores (B,)
 
 
 class Loss(NamedTuple):
-    """A pair of losses, each a mean over the batch: ()."""
+    """A pair of losses, each a mean over the batch: (). One entry in LOSSES is all a loss needs."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]  # of real and fake scores
-    generator: Callable[[Tensor], Tensor]  # of fake scores
+    generator: Callable[
+        [Tensor, Tensor | None], Tensor
+    ]  # of fake scores, and real ones if relative
+    relative: bool = False  # whether G's loss compares with real scores
 
 
 def hinge_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -23,7 +26,7 @@ def hinge_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return relu(1 - real_scores).mean() + relu(1 + fake_scores).mean()
 
 
-def negative_mean(fake_scores: Tensor) -> Tensor:
+def negative_mean(fake_scores: Tensor, real_scores: Tensor | None) -> Tensor:
     """-E[D(G(z))]: SAGAN eq. 4, and the Wasserstein generator's."""
     return -fake_scores.mean()
 
@@ -33,7 +36,7 @@ def nonsaturating_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return softplus(-real_scores).mean() + softplus(fake_scores).mean()
 
 
-def nonsaturating_g(fake_scores: Tensor) -> Tensor:
+def nonsaturating_g(fake_scores: Tensor, real_scores: Tensor | None) -> Tensor:
     """-E[log s(D(G(z)))]: Goodfellow et al. 2014, section 3."""
     return softplus(-fake_scores).mean()
 

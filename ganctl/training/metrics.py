@@ -1,64 +1,164 @@
-"""What a run's metrics.jsonl says of each log interval."""
+"""What is measured on the way: by each step on the device, and by each log interval in a row."""
 
+import copy
+import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import Generic, NamedTuple, TypedDict, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganctl.models.attention import SelfAttention
-from ganctl.models.spectral import normalized_weights
+from ganctl.models.spectral import NormalizedWeight, iterate, normalized_weights
 from ganctl.runtime import synchronize
 from ganctl.settings.config import Config
-from ganctl.store.journal import Row
-from ganctl.training.health import rounded, sigma_drift
 from ganctl.training.state import TrainState
 
-D_METRICS = (
-    "d_loss", "real_score", "fake_score", "real_spread", "fake_spread", "real_outside",
-    "fake_outside", "d_gradient",
-)  # fmt: skip
-G_METRICS = ("g_loss", "g_gradient")
-METRICS = D_METRICS + G_METRICS  # what each training step measures
-FINITE = ("d_loss", "g_loss", "real_score", "fake_score")  # of a run that has not diverged
-MARGINS = ("real_outside", "fake_outside")  # that only the hinge loss has
+MARGIN = 1  # of the hinge loss: D learns nothing from a real score above it, a fake one below -it
+DRIFT_ITERATIONS = 5
 
 
-@dataclass
+Value = TypeVar("Value", Tensor, float)  # measured on the device, then read
+
+
+class DMetrics(NamedTuple, Generic[Value]):
+    """Of one update of D, each (), detached."""
+
+    loss: Value
+    real_score: Value  # mean of D(real)
+    fake_score: Value
+    real_spread: Value  # standard deviation of D(real)
+    fake_spread: Value
+    real_outside: Value  # share of D(real) above the hinge loss' margin, 1
+    fake_outside: Value  # share of D(fake) below the other one, -1
+    gradient: Value  # norm of D's gradient
+
+
+class GMetrics(NamedTuple, Generic[Value]):
+    """Of one update of G, each (), detached."""
+
+    loss: Value
+    gradient: Value  # norm of G's gradient
+
+
+class StepMetrics(NamedTuple, Generic[Value]):
+    """Of one training step."""
+
+    d: DMetrics[Value]
+    g: GMetrics[Value]
+
+
+class Row(TypedDict):
+    """One line of metrics.jsonl: means over the steps since the line before.
+
+    None stands for a figure that the run does not have, or that is not finite.
+    """
+
+    step: int
+    images: int  # real ones that D has seen
+    images_per_second: float
+    d_loss: float
+    real_score: float
+    fake_score: float
+    real_spread: float | None
+    fake_spread: float | None
+    real_outside: float | None  # of the hinge loss only
+    fake_outside: float | None
+    d_gradient: float | None
+    g_loss: float
+    g_gradient: float | None
+    gamma: dict[str, float]  # of each attention block: {"g.stages.1.attention": 0.02}
+    sigma_max: float | None  # the largest estimated singular value of a raw weight
+    sigma_drift: float | None
+    diversity: float | None
+    alarms: list[str]  # names of the failure modes that last
+
+
+def d_metrics(
+    loss: Tensor, real_scores: Tensor, fake_scores: Tensor, gradient: Tensor
+) -> DMetrics[Tensor]:
+    """The metrics of an update of D from its loss, all its scores (B,), and its gradient's norm."""
+    return DMetrics(
+        loss=loss,
+        real_score=real_scores.mean(),
+        fake_score=fake_scores.mean(),
+        real_spread=real_scores.std(correction=0),
+        fake_spread=fake_scores.std(correction=0),
+        real_outside=(real_scores > MARGIN).float().mean(),
+        fake_outside=(fake_scores < -MARGIN).float().mean(),
+        gradient=gradient,
+    )
+
+
+def gradient_norm(network: nn.Module, scaler: torch.amp.GradScaler) -> Tensor:
+    """(): the norm of all gradients of `network` together, without fp16's scale.
+
+    Not finite in a step that `scaler` is about to skip.
+    """
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm / scaler.scale(torch.ones_like(norm)) if scaler.is_enabled() else norm
+
+
 class Meter:
     """Means of the metrics since they were last read; the device is waited for only then."""
 
-    step: int
-    started_at: float = field(default_factory=time.perf_counter)
-    total: Tensor | None = None
+    def __init__(self, config: Config, state: TrainState) -> None:
+        self.config, self.state = config, state
+        # In fp16 a step may overflow, and is then skipped: it is left out of the means as well.
+        self._skips = config.train.precision == "fp16"
+        self._total: Tensor | float = 0.0  # of the steps counted
+        self._counted: Tensor | int = 0
+        self._begin()
 
-    def add(self, metrics: Tensor) -> None:
-        self.total = metrics if self.total is None else self.total + metrics
+    def add(self, metrics: StepMetrics[Tensor]) -> None:
+        """Count one step."""
+        figures = torch.stack([*metrics.d, *metrics.g])
+        if self._skips:
+            finite = figures.isfinite().all()
+            figures = torch.where(finite, figures, 0)
+            self._counted = self._counted + finite
+        else:
+            self._counted = self._counted + 1
+        self._total = self._total + figures
 
-    def read(self, state: TrainState, config: Config, device: torch.device) -> Row:
-        """One row for metrics.jsonl, and start afresh."""
-        assert self.total is not None
-        steps = state.step - self.step
+    def read(self, device: torch.device) -> Row:
+        """One row for metrics.jsonl, without diversity and alarms; and start afresh."""
+        state, optim = self.state, self.config.optim
         synchronize(device)
-        seconds = time.perf_counter() - self.started_at
-        means = (self.total / steps).tolist()
-        images = config.optim.batch_size * config.optim.d_steps_per_g
-        row: Row = {
-            "step": state.step,
-            "images": state.step * images,
-            "images_per_second": round(steps * images / seconds, 2),
-            **{
-                name: round(value, 5) if name in FINITE else rounded(value)
-                for name, value in zip(METRICS, means, strict=True)
-            },
-            "gamma": gammas(state),
-            "sigma_max": largest_sigma(state),
-            "sigma_drift": sigma_drift((state.generator, state.discriminator)),
-        }
-        if config.loss.kind != "hinge":
-            row.update(dict.fromkeys(MARGINS))
-        self.step, self.started_at, self.total = state.step, time.perf_counter(), None
+        seconds = time.perf_counter() - self._started_at
+        images = optim.batch_size * optim.d_steps_per_g
+        means = (torch.as_tensor(self._total) / self._counted).tolist()
+        d = DMetrics[float](*means[: len(DMetrics._fields)])
+        g = GMetrics[float](*means[len(DMetrics._fields) :])
+        hinge = self.config.loss.kind == "hinge"
+        row = Row(
+            step=state.step,
+            images=state.step * images,
+            images_per_second=round((state.step - self._step) * images / seconds, 2),
+            d_loss=round(d.loss, 5),
+            real_score=round(d.real_score, 5),
+            fake_score=round(d.fake_score, 5),
+            real_spread=rounded(d.real_spread),
+            fake_spread=rounded(d.fake_spread),
+            real_outside=rounded(d.real_outside) if hinge else None,
+            fake_outside=rounded(d.fake_outside) if hinge else None,
+            d_gradient=rounded(d.gradient),
+            g_loss=round(g.loss, 5),
+            g_gradient=rounded(g.gradient),
+            gamma=gammas(state),
+            sigma_max=largest_sigma(state),
+            sigma_drift=sigma_drift((state.generator, state.discriminator)),
+            diversity=None,
+            alarms=[],
+        )
+        self._begin()
         return row
+
+    def _begin(self) -> None:
+        self._step, self._started_at = self.state.step, time.perf_counter()
+        self._total, self._counted = 0.0, 0
 
 
 def gammas(state: TrainState) -> dict[str, float]:
@@ -71,11 +171,32 @@ def gammas(state: TrainState) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
 def largest_sigma(state: TrainState) -> float | None:
     """The largest estimated singular value of a raw weight in either network."""
     networks = (state.generator, state.discriminator)
     weights = [weight for network in networks for weight in normalized_weights(network)]
     if not weights:
         return None
-    with torch.no_grad():
-        return round(torch.stack([norm.sigma(raw) for _, raw, norm in weights]).max().item(), 5)
+    return round(torch.stack([norm.sigma(raw) for _, raw, norm in weights]).max().item(), 5)
+
+
+@torch.no_grad()
+def sigma_drift(networks: Iterable[nn.Module]) -> float | None:
+    """How far five more power iterations, which are not kept, would move an estimate of sigma.
+
+    The largest |sigma after / sigma now - 1| of the normalised weights: by about so much the norm
+    in use is above 1. It is a lower bound, as iterations converge from below. None without weights.
+    """
+    now = [weight for network in networks for weight in normalized_weights(network)]
+    if not now:
+        return None
+    later = [NormalizedWeight(name, raw, copy.deepcopy(norm)) for name, raw, norm in now]
+    iterate(later, DRIFT_ITERATIONS)
+    before, after = (torch.stack([n.sigma(raw) for _, raw, n in found]) for found in (now, later))
+    return rounded((after / before - 1).abs().max().item())
+
+
+def rounded(value: float) -> float | None:
+    """To four digits that count; None if it is not finite."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -5,12 +5,13 @@ import logging
 import numpy as np
 import torch
 
+from ganctl.models import Generator
+from ganctl.models.spectral import normalized
 from ganctl.runtime import upload
 from ganctl.sampling.pictures import grid, save_png, to_uint8
 from ganctl.settings.config import Config
 from ganctl.store.runs import Run
-from ganctl.training.noise import Noise, latents
-from ganctl.training.state import TrainState
+from ganctl.training.inputs import Latents, latents
 
 PREVIEWS = 64  # images in a preview grid ...
 PREVIEW_BATCH = 16  # ... drawn so many at a time
@@ -20,20 +21,23 @@ log = logging.getLogger("ganctl")
 
 
 @torch.no_grad()
-def save_preview(state: TrainState, config: Config, run: Run, device: torch.device) -> None:
+def save_preview(
+    average: Generator, config: Config, run: Run, step: int, device: torch.device
+) -> None:
     """A grid of the same latents each time, through the averaged generator.
 
     With classes a row is a class and a column a latent vector.
     """
-    z = latents(config, PREVIEWS, "preview")
-    n_classes = state.generator_ema.n_classes
-    parts = [Noise(upload(part, device), None) for part in z.split(PREVIEW_BATCH)]
+    n_classes = average.n_classes
+    z = latents(config, 0, "preview", 0, PREVIEWS).z
+    parts = [Latents(upload(part, device), None) for part in z.split(PREVIEW_BATCH)]
     if n_classes > 0:
         row = upload(z[:COLUMNS], device)
         shown = torch.linspace(0, n_classes - 1, min(n_classes, ROWS)).round().long()
-        parts = [Noise(row, upload(label.repeat(COLUMNS), device)) for label in shown]
-    images = [to_uint8(state.generator_ema(*part)) for part in parts]
-    _save(np.concatenate(images), run, f"{state.step:09}.png")
+        parts = [Latents(row, upload(label.repeat(COLUMNS), device)) for label in shown]
+    with normalized(average):
+        images = [to_uint8(average(*part)) for part in parts]
+    _save(np.concatenate(images), run, f"{step:09}.png")
 
 
 def save_reals(images: np.ndarray, run: Run) -> None:

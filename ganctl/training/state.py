@@ -37,6 +37,7 @@ class TrainState:
 
     def payload(self) -> Payload:
         """One section for each field: plain values and tensors on the CPU."""
+        ema.ready(self.generator_ema, self.generator)
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def load(self, payload: Payload, path: Path) -> None:

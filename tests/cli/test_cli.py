@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from ganctl import session
 from ganctl.cli.app import main
 from ganctl.store import runs
+from ganctl.training import state
 
 TINY = [
     "--set", "model.width=8", "--set", "model.latent_dim=8", "--batch-size", "4",
@@ -235,19 +237,57 @@ def test_a_fault_of_our_own_is_one_line_too(
         main(["resume"])
 
 
-def test_memory_that_runs_out_is_explained(
+def full(*arguments: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("parts", "next_parts"), [(1, 2), (2, 3), (3, 6)])
+def test_memory_that_runs_out_is_explained_with_a_hint_that_can_be_followed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, parts: int, next_parts: int
+) -> None:
+    """In a run that exists, by its own file: `resume` has no --set."""
+    batch = ["--batch-size", "6", "--set", f"optim.grad_accumulation={parts}"]
+    train = ["train", "--data", str(photos), *TINY, *batch, "--steps", "2", "--run", "r"]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "train", full)
+        assert main(train) == 8
+        hint = f"hint: --set optim.grad_accumulation={next_parts} needs about"
+        assert hint in capsys.readouterr().err  # nothing was saved yet
+        Path("r").rename("empty")
+    assert main(train) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "train", full)
+        assert main(["resume", "r", "--steps", "3"]) == 8
+    err = capsys.readouterr().err
+    assert (
+        f"error: out of memory with batches of 6 in {parts} part(s) of {6 // parts} images" in err
+    )
+    hint = (
+        f"hint: set optim.grad_accumulation to {next_parts} in r/config.yaml, then ganctl resume r"
+    )
+    assert hint in err
+    file = Path("r/config.yaml")
+    changed = file.read_text().replace(f"accumulation: {parts}", f"accumulation: {next_parts}")
+    file.write_text(changed)
+    assert main(["resume", "r", "--steps", "4"]) == 0
+    expected = (
+        f"not bit-exact with the run so far: optim.grad_accumulation was {parts}, is {next_parts}"
+    )
+    assert expected in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_when_networks_are_made_is_explained_too(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from ganctl.cli import training
-
-    def full(*arguments: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(training, "train", full)
-    assert main(["train", "--data", str(photos), *TINY, "--run", "r"]) == 8
-    err = capsys.readouterr().err
-    assert "error: out of memory with batches of 4 in 1 part(s) of 4 images" in err
-    assert "hint: --set optim.grad_accumulation=2" in err
+    """In a trial as well, and without a run the hint is an option."""
+    monkeypatch.setattr(state, "create", full)
+    for options in (["--dry-run"], ["--run", "r"]):
+        assert main(["train", "--data", str(photos), *TINY, *options]) == 8
+        assert (
+            "hint: --set optim.grad_accumulation=2 needs about 50% of it" in capsys.readouterr().err
+        )
+    assert main(["train", "--data", str(photos), *TINY, "--batch-size", "1", "--dry-run"]) == 8
+    assert "hint: start a run with smaller networks (model.width)" in capsys.readouterr().err
 
 
 def python(code: str) -> str:

@@ -1,5 +1,7 @@
 """Spectral norm against exact linear algebra and against torch's own implementation."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -8,10 +10,14 @@ from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 from ganctl.models.convnet import Discriminator
 from ganctl.models.layers import conv, linear
 from ganctl.models.spectral import (
+    NormalizedWeight,
     SpectralNorm,
     add_spectral_norm,
+    iterate,
+    normalized,
     normalized_weights,
     power_iterate,
+    restart,
 )
 
 
@@ -51,7 +57,7 @@ def test_one_iteration_is_algorithm_1_of_the_paper() -> None:
     weight = torch.randn(4, 6, dtype=torch.float64)
     norm = SpectralNorm(weight)
     u = norm.u.clone()
-    norm.iterate(weight)
+    iterate([NormalizedWeight("", weight, norm)])
     v = torch.tensor([sum(weight[i, j] * u[i] for i in range(4)) for j in range(6)])
     v = v / v.square().sum().sqrt()
     new_u = torch.tensor([sum(weight[i, j] * v[j] for j in range(6)) for i in range(4)])
@@ -106,3 +112,66 @@ def test_the_state_round_trips_to_the_same_weight() -> None:
     first, second = linear(6, 4), linear(6, 4)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.weight, second.weight)
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        conv(3, 6, 3), nn.ReLU(), conv(6, 4, 1, spectral_norm=False), conv(4, 5, 5)
+    ).double()
+
+
+def test_a_pass_with_all_weights_divided_at_once_is_the_pass_that_reads_each() -> None:
+    network, x = small_network(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    results = []
+    for at_once in (False, True):
+        network.zero_grad()
+        with normalized(network) if at_once else nullcontext():
+            y = network(x)
+            y.square().sum().backward()
+        results.append(
+            [y.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+        )
+    assert len(results[0]) == 1 + len(list(network.parameters()))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_after_such_a_pass_weights_are_read_as_before() -> None:
+    network = small_network()
+    before = network[0].weight.detach().clone()
+    with normalized(network):
+        shared = network[0].weight
+        assert network[0].weight is shared
+        torch.testing.assert_close(shared, before)
+    with torch.no_grad():
+        network[0].parametrizations["weight"].original.mul_(2)
+    torch.testing.assert_close(network[0].weight, before)  # twice the weight, twice the sigma
+    assert network[0].weight is not network[0].weight
+
+
+def test_weights_divided_at_once_allow_a_gradient_penalty() -> None:
+    """The gradient of a gradient with respect to the image, then to the weights."""
+    network, x = small_network(), torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    found = []
+    for at_once in (False, True):
+        network.zero_grad()
+        with normalized(network) if at_once else nullcontext():
+            (gradient,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
+            gradient.square().sum().backward()
+        found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_vectors_can_be_started_anew_whatever_they_were() -> None:
+    live, copied = small_network(), small_network()
+    for _, _, norm in normalized_weights(copied):
+        norm.u.fill_(7.0)
+        norm.v.fill_(7.0)
+    restart(copied, live)
+    for name, weight, norm in normalized_weights(copied):
+        assert norm.sigma(weight).item() == pytest.approx(largest(weight).item(), rel=0.05), name
+    state = {name: value.clone() for name, value in copied.state_dict().items()}
+    restart(copied, live)
+    assert all(torch.equal(value, state[name]) for name, value in copied.state_dict().items())

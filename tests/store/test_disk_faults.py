@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import batches_of
+from conftest import Silent, inputs_of
 
 from ganctl.cli.app import main
 from ganctl.errors import StorageError
@@ -22,9 +22,8 @@ from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
 from ganctl.store.runs import Run
 from ganctl.training import state
+from ganctl.training.loop import train
 from ganctl.training.stopping import StopRequest
-from ganctl.training.train import train
-from tests.training.test_train import Silent
 
 CPU = torch.device("cpu")
 CALLS = [
@@ -125,7 +124,7 @@ def start(config: Config, faces: np.ndarray) -> tuple[Run, Callable[[], None]]:
     run = runs.create(Path("run"), "x", config)
     current = state.create(config, CPU)
     return run, lambda: train(
-        current, batches_of(faces, config), config, run, {}, Silent(), StopRequest()
+        current, inputs_of(faces, config), config, run, {}, Silent(), StopRequest()
     )
 
 

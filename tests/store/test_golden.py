@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import batches_of
+from conftest import given
 
 from ganctl.cli.app import main
 from ganctl.store import checkpoint
 from ganctl.training import state
-from ganctl.training.train import train_step
+from ganctl.training.step import train_step
 
 GOLDEN = Path(__file__).parent / "golden"
 V1 = "b60befd9063cab08fa6e82f2a48bf08480e412488d958e94613c994b4e709c1b"  # SHA-256 of the file that was put here
@@ -56,6 +56,6 @@ def test_version_1_is_trained_on(v1: Path, faces: np.ndarray) -> None:
     config = state.load_networks(v1)[1].config
     trained = state.create(config, torch.device("cpu"))
     trained.load(checkpoint.read(v1)[0], v1)
-    metrics = train_step(trained, batches_of(faces, config), config)
+    metrics = train_step(trained, given(faces, config, 3), config)
     assert (trained.step, trained.rollbacks) == (2, 0)
-    assert metrics.isfinite().all()
+    assert metrics.g.loss.isfinite()

@@ -13,33 +13,33 @@ REAL, FAKE = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
 
 
 def test_hinge_by_hand() -> None:
-    d, g = LOSSES["hinge"]
+    d, g, _ = LOSSES["hinge"]
     assert d(REAL, FAKE).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3)
-    assert g(FAKE).item() == pytest.approx(2 / 3)
+    assert g(FAKE, None).item() == pytest.approx(2 / 3)
     assert d(torch.zeros(4), torch.zeros(4)).item() == 2
 
 
 def test_nonsaturating_is_cross_entropy_of_the_logits() -> None:
-    d, g = LOSSES["nonsaturating"]
+    d, g, _ = LOSSES["nonsaturating"]
     ones, zeros = torch.ones(3), torch.zeros(3)
     cross_entropy = binary_cross_entropy_with_logits
     torch.testing.assert_close(
         d(REAL, FAKE), cross_entropy(REAL, ones) + cross_entropy(FAKE, zeros)
     )
-    torch.testing.assert_close(g(FAKE), cross_entropy(FAKE, ones))
+    torch.testing.assert_close(g(FAKE, None), cross_entropy(FAKE, ones))
 
 
 def test_wasserstein_by_hand() -> None:
-    d, g = LOSSES["wasserstein"]
+    d, g, _ = LOSSES["wasserstein"]
     assert d(REAL, FAKE).item() == pytest.approx(-2 / 3 - 0.5)
-    assert g(FAKE).item() == pytest.approx(2 / 3)
+    assert g(FAKE, None).item() == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_gradients_push_the_scores_apart_for_d_and_up_for_g(kind: str) -> None:
     real, fake = (torch.zeros(2, requires_grad=True) for _ in range(2))
     d_real, d_fake = torch.autograd.grad(LOSSES[kind].discriminator(real, fake), [real, fake])
-    (g_fake,) = torch.autograd.grad(LOSSES[kind].generator(fake), [fake])
+    (g_fake,) = torch.autograd.grad(LOSSES[kind].generator(fake, None), [fake])
     assert (d_real < 0).all()
     assert (d_fake > 0).all()
     assert (g_fake < 0).all()

@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import N_CLASSES, batches_of
+from conftest import N_CLASSES, Silent, inputs_of
 
 from ganctl.cli.app import main
 from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
 from ganctl.store.runs import Run
 from ganctl.training import state
+from ganctl.training.loop import train
 from ganctl.training.stopping import StopRequest
-from ganctl.training.train import train
-from tests.training.test_train import Silent
 
 CPU = torch.device("cpu")
 TINY = [
@@ -45,7 +44,7 @@ def trained(run: Run, config: Config, faces: np.ndarray, resume: bool = False) -
     if resume:
         path = run.newest_checkpoint()
         current.load(checkpoint.read(path)[0], path)
-    train(current, batches_of(faces, config), config, run, {}, Silent(), StopRequest())
+    train(current, inputs_of(faces, config), config, run, {}, Silent(), StopRequest())
     return sections(run.newest_checkpoint())
 
 
@@ -215,10 +214,10 @@ def test_a_second_signal_ends_at_once_and_loses_nothing_saved(photos: Path) -> N
     first = ganctl("train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r")
     assert first.communicate()[1].endswith("-n 64\n")
     script = (
-        "import os, signal; from ganctl.training import train; from ganctl.cli.app import main\n"
+        "import os, signal; from ganctl.training import loop; from ganctl.cli.app import main\n"
         "def step(*_):\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
-        "train.train_step = step; main(['resume', 'r', '--steps', '9'])"
+        "loop.train_step = step; main(['resume', 'r', '--steps', '9'])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGTERM

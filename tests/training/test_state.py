@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import batches_of
+from conftest import given
 
 from ganctl.errors import CheckpointError
 from ganctl.settings.config import Config
 from ganctl.training import state
-from ganctl.training.train import train_step
+from ganctl.training.step import train_step
 
 PATH = Path("x.pt")
 
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     config = tiny()
     trained = state.create(config, torch.device("cpu"))
-    train_step(trained, batches_of(faces, config), config)
+    train_step(trained, given(faces, config), config)
     payload = trained.payload()
     state.create(config, torch.device("cpu")).load(payload, PATH)
     damage(payload, kind)
@@ -72,7 +72,7 @@ def test_a_payload_is_a_copy(tiny: Callable[..., Config], faces: np.ndarray) -> 
     trained = state.create(config, torch.device("cpu"))
     payload = trained.payload()
     before = payload["generator"]["to_rgb.bias"].clone()
-    train_step(trained, batches_of(faces, config), config)
+    train_step(trained, given(faces, config), config)
     assert torch.equal(payload["generator"]["to_rgb.bias"], before)
 
 

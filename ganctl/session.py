@@ -1,0 +1,289 @@
+"""From settings to a run that is trained, stopped and resumed: what every command shares.
+
+session = new(presets.load("faces32"), "cpu")
+metrics = session.step()
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganctl.data.batches import Batches
+from ganctl.data.labels import Labels, labels_of
+from ganctl.data.packing import PackedImages, Progress, pack
+from ganctl.data.sources import NAMED, Source, open_source
+from ganctl.errors import (
+    AlarmError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    GanctlError,
+    OutOfMemoryError,
+    StoppedError,
+    shell_quoted,
+)
+from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
+from ganctl.settings import overrides
+from ganctl.settings.config import Config, replace, value_of
+from ganctl.store import checkpoint, runs
+from ganctl.store.runs import Run
+from ganctl.training import state
+from ganctl.training.inputs import Inputs
+from ganctl.training.loop import Watcher, train
+from ganctl.training.metrics import StepMetrics
+from ganctl.training.previews import PREVIEWS, save_reals
+from ganctl.training.state import Description, TrainState
+from ganctl.training.step import train_step
+from ganctl.training.stopping import StopRequest
+
+SHOWN_SKIPPED = 5  # unreadable files that are named; the cache's index lists all
+
+log = logging.getLogger("ganctl")
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody is shown."""
+
+
+@dataclass
+class Images:
+    """What a run is trained on."""
+
+    packed: PackedImages
+    labels: Labels
+
+    def identity(self, config: Config) -> dict[str, Any]:
+        """What a checkpoint says of the images it was trained on."""
+        return {
+            "source": config.data.source,
+            "n": len(self.packed.images),
+            "fingerprint": self.packed.fingerprint,
+            "classes": list(self.labels.classes),
+            "labels": self.labels.fingerprint() if self.labels.classes else "",
+        }
+
+    def batches(self, config: Config, device: torch.device) -> Batches:
+        """The stream of these images that `config` describes."""
+        return Batches(
+            self.packed.images,
+            labels=self.labels.numbers if self.labels.classes else None,
+            seed=config.train.seed,
+            flip=config.data.flip,
+            dequantize=config.data.dequantize,
+            device=device,
+        )
+
+
+@dataclass
+class Session:
+    """One experiment on one device, between two steps."""
+
+    config: Config  # settled: nothing in it depends on the machine any more
+    device: torch.device
+    images: Images
+    state: TrainState
+    inputs: Inputs
+
+    def step(self) -> StepMetrics[Tensor]:
+        """Take one training step; its metrics stay on the device. OutOfMemoryError says a hint."""
+        with out_of_memory_explained(self.config):
+            given = self.inputs.of(self.state.step, self.state.rollbacks)
+            return train_step(self.state, given, self.config)
+
+
+def new(
+    config: Config,
+    device_name: str = "auto",
+    images: Images | None = None,
+    progress: Progress = silent,
+) -> Session:
+    """A session before its first step, of which nothing is written.
+
+    `images` are opened if they are not given; preparing them may take a while, see `progress`.
+    """
+    device = choose_device(device_name)
+    config = settle(config, device)
+    prepare(device)
+    return _assembled(config, device, images or open_images(config, progress))
+
+
+def _assembled(config: Config, device: torch.device, images: Images) -> Session:
+    n_classes = len(images.labels.classes)
+    with out_of_memory_explained(config):
+        made = state.create(config, device, n_classes)
+    inputs = Inputs(config, images.batches(config, device), n_classes)
+    return Session(config, device, images, made, inputs)
+
+
+def start(
+    config: Config, device_name: str, folder: Path | None, title: str, progress: Progress = silent
+) -> tuple[Session, Run]:
+    """A new session, and a new run in `folder`, or in the next free runs/<title>-NNN."""
+    runs.check_free(folder)
+    _check_apart(folder or runs.ROOT, config.data.source)
+    session = new(config, device_name, progress=progress)
+    run = runs.create(folder, title, session.config)
+    save_reals(session.images.packed.images[:PREVIEWS], run)
+    return session, run
+
+
+def resume(
+    run: Run, device_name: str, steps: int | None, progress: Progress = silent
+) -> Session | None:
+    """The session of the newest whole checkpoint of `run`, to train to `steps` if given.
+
+    None, after a word, if the run is finished.
+    """
+    run.lock()
+    run.sweep()
+    path = run.newest_checkpoint()
+    payload, metadata = checkpoint.read(path)
+    saved = state.described(metadata, path)
+    config = overrides.with_edits(saved.config, run.folder / "config.yaml")
+    if steps is not None:
+        config = replace(config, {"train.steps": steps})
+    if saved.step >= config.train.steps:
+        _say_finished(run, saved)
+        return None
+    device = choose_device(device_name)
+    prepare(device)
+    choose_precision(config.train.precision, device)  # refuses what this device cannot do
+    images = open_images(config, progress)
+    _check_same(images.identity(config), saved, run, config)
+    _note_differences(saved, config, device)
+    state.check_size(payload, saved, path)
+    session = _assembled(config, device, images)
+    session.state.load(payload, path)
+    if session.state.step != saved.step:
+        found = f"it is of step {session.state.step} and {saved.step}"
+        raise CheckpointError(f"{path} contradicts itself: {found}")
+    run.write_config(config)
+    run.journal.cut_metrics(saved.step)
+    log.info("going on with %s from step %s", run.folder, f"{saved.step:,}")
+    return session
+
+
+def train_run(session: Session, run: Run, watcher: Watcher) -> None:
+    """Train to the last step or to a signal, and keep the run's status and history.
+
+    Raises what `loop.train` raises, and OutOfMemoryError.
+    """
+    progress, config = session.state, session.config
+    identity = session.images.identity(config)
+    run.journal.set_status("running", progress.step)
+    run.journal.record("started", progress.step, pid=os.getpid(), steps=config.train.steps)
+    try:
+        with StopRequest() as stop, out_of_memory_explained(config, run):
+            train(progress, session.inputs, config, run, identity, watcher, stop)
+    except Exception as error:
+        outcome = "stopped" if isinstance(error, StoppedError | AlarmError) else "failed"
+        code = error.exit_code if isinstance(error, GanctlError) else 1
+        run.journal.set_status(outcome, progress.step, str(error), code)
+        run.journal.record(outcome, progress.step, reason=str(error))
+        raise
+    run.journal.set_status("done", progress.step)
+    run.journal.record("done", progress.step)
+
+
+def settle(config: Config, device: torch.device) -> Config:
+    """`config` with what depends on this machine made definite: precision and path."""
+    source = config.data.source
+    if source not in NAMED and Path(source).expanduser().exists():
+        source = str(Path(source).expanduser().resolve())  # so that `resume` works from anywhere
+    precision = choose_precision(config.train.precision, device)
+    return replace(config, {"data.source": source, "train.precision": precision})
+
+
+def open_images(config: Config, progress: Progress = silent) -> Images:
+    """The images that `config` names, prepared now or before, with a word on those left out."""
+    source = open_source(config.data.source, config.data.resolution)
+    packed = pack(source, config.data.resolution, config.data.crop, progress)
+    if packed.skipped:
+        log.warning("%d of %d files were left out:", len(packed.skipped), len(source))
+        for entry in packed.skipped[:SHOWN_SKIPPED]:
+            log.info("  %s: %s", entry.name, entry.reason)
+        if len(packed.skipped) > SHOWN_SKIPPED:
+            log.info("  ... all are listed in %s", packed.index)
+    return Images(packed, labels_for(source, packed, config))
+
+
+def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:
+    """The classes of the images of `packed`; none for an unconditional model."""
+    if not config.model.conditional:
+        return Labels((), np.empty(0, dtype=np.int64))
+    return labels_of(source, packed, config.data.attribute)
+
+
+@contextmanager
+def out_of_memory_explained(config: Config, run: Run | None = None) -> Iterator[None]:
+    """Turn torch's ways of saying that memory is full into one, with a hint that can be followed.
+
+    `run` is one that may be resumed, whose settings are in a file.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        batch, parts = config.optim.batch_size, config.optim.grad_accumulation
+        more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
+        hint = "start a run with smaller networks (model.width) or images (data.resolution)"
+        if more is not None and (run is None or not run.has_checkpoints()):
+            hint = f"--set optim.grad_accumulation={more} needs about {parts / more:.0%} of it"
+        elif more is not None and run is not None:
+            file = shell_quoted(run.folder / "config.yaml")
+            again = f"ganctl resume {shell_quoted(run.folder)}"
+            hint = f"set optim.grad_accumulation to {more} in {file}, then {again}"
+        raise OutOfMemoryError(
+            f"out of memory with batches of {batch} in {parts} part(s) of {batch // parts} images",
+            hint=hint,
+        ) from error
+
+
+def _check_apart(folder: Path, source: str) -> None:
+    """ConfigError if a run's own pictures would be among the images it is trained on."""
+    images = Path(source).expanduser()
+    if (
+        source not in NAMED
+        and images.is_dir()
+        and folder.resolve().is_relative_to(images.resolve())
+    ):
+        hint = "choose another --run, or move the images to a folder of their own"
+        raise ConfigError(f"{folder} would be inside the folder of images, {source}", hint)
+
+
+def _check_same(now: dict[str, Any], saved: Description, run: Run, config: Config) -> None:
+    """DataError unless the images are those that the run was trained on."""
+    if any(now[name] != getattr(saved.data, name) for name in ("fingerprint", "classes", "labels")):
+        raise DataError(
+            f"the images at {config.data.source} are not those that {run.folder} was trained on",
+            hint="restore them, or start another run on the new ones with `ganctl train`",
+        )
+
+
+def _note_differences(saved: Description, config: Config, device: torch.device) -> None:
+    """Say why what is to come is not, byte for byte, what an uninterrupted run would do."""
+    before: dict[str, object] = dict(saved.exactness)
+    now: dict[str, object] = dict(fingerprint(device))
+    for name in overrides.NOTED:
+        before[name], now[name] = value_of(saved.config, name), value_of(config, name)
+    for name, value in now.items():
+        if before.get(name) != value:
+            was = f"{name} was {before.get(name)}, is {value}"
+            log.info("note: not bit-exact with the run so far: %s", was)
+
+
+def _say_finished(run: Run, saved: Description) -> None:
+    log.info("%s is finished at step %s", run.folder, f"{saved.step:,}")
+    decay = saved.config.optim.lr_decay
+    most = min(2 * saved.step, decay[1] if decay else 2 * saved.step)
+    if most > saved.step:
+        log.info("hint: ganctl resume %s --steps %d trains on", shell_quoted(run.folder), most)

@@ -1,0 +1,159 @@
+"""The order of events around the training steps."""
+
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any, Protocol, cast
+
+from ganctl.errors import (
+    AlarmError,
+    CheckpointError,
+    DivergedError,
+    GanctlError,
+    StoppedError,
+    shell_quoted,
+)
+from ganctl.models import Generator
+from ganctl.settings.config import Config
+from ganctl.store import checkpoint
+from ganctl.store.journal import Journal
+from ganctl.store.runs import Run
+from ganctl.training import ema
+from ganctl.training.diagnosis import Checkup, Diagnosis
+from ganctl.training.inputs import Inputs, ahead
+from ganctl.training.metrics import Meter, Row
+from ganctl.training.previews import save_preview
+from ganctl.training.saving import Saver
+from ganctl.training.state import TrainState
+from ganctl.training.step import train_step
+from ganctl.training.stopping import StopRequest
+
+FINITE = ("d_loss", "g_loss", "real_score", "fake_score")  # of a run that has not diverged
+
+log = logging.getLogger("ganctl")
+
+
+class Watcher(Protocol):
+    """Whoever follows a run's progress; it cannot change the run."""
+
+    def stepped(self, step: int) -> None: ...
+
+    def measured(self, row: Mapping[str, Any]) -> None: ...
+
+    def saved(self, step: int, path: str) -> None: ...
+
+
+def train(
+    state: TrainState,
+    inputs: Inputs,
+    config: Config,
+    run: Run,
+    data: dict[str, Any],
+    watcher: Watcher,
+    stop: StopRequest,
+) -> None:
+    """Train to config.train.steps, writing metrics, previews and checkpoints into `run`.
+
+    Raises StoppedError after a signal, AlarmError at a failure mode if config.health.on_alarm is
+    stop, DivergedError at a value that is not finite once config.train.rollbacks are used up, and
+    StorageError if checkpoints cannot be saved; what was saved before is untouched.
+    """
+    saver = Saver(run, config, inputs.batches.device, data)
+    while state.step < config.train.steps:
+        try:
+            _train_on(state, inputs, config, saver, watcher, stop)
+        except DivergedError as error:
+            if state.rollbacks >= config.train.rollbacks:
+                raise
+            roll_back(state, run, error)
+
+
+def _train_on(
+    state: TrainState,
+    inputs: Inputs,
+    config: Config,
+    saver: Saver,
+    watcher: Watcher,
+    stop: StopRequest,
+) -> None:
+    every, last_step, device = config.train, config.train.steps, inputs.batches.device
+    alarm: Diagnosis | None = None  # that ends the run
+    meter = Meter(config, state)
+    checkup = Checkup(config, inputs.batches, inputs.n_classes, saver.run.journal.rows())
+    with closing(ahead(inputs, range(state.step, last_step), state.rollbacks)) as prepared:
+        for given in prepared:
+            meter.add(train_step(state, given, config))
+            watcher.stepped(state.step)
+            stopped_by = stop.signal_number  # read once: a signal may come while we save
+            ending = state.step == last_step or stopped_by is not None
+            if ending or state.step % every.log_every == 0:
+                row = meter.read(device)
+                check_finite(row, state, saver)
+                begun = checkup.complete(row, averaged(state))
+                report(row, begun, saver.run.journal, watcher)
+                if begun and config.health.on_alarm == "stop":
+                    alarm, ending = begun[0], True
+            if ending or state.step % every.preview_every == 0:
+                save_preview(averaged(state), config, saver.run, state.step, device)
+            due = ending or stop.take_save_request() or saver.due(state.step)
+            if due and (path := saver.save(state, must=ending)):
+                watcher.saved(state.step, path)
+            if ending and state.step < last_step:
+                raise _ended(state.step, stopped_by, alarm, saver.run)
+
+
+def averaged(state: TrainState) -> Generator:
+    """The averaged generator, ready for use."""
+    ema.ready(state.generator_ema, state.generator)
+    return state.generator_ema
+
+
+def _ended(step: int, stopped_by: int | None, alarm: Diagnosis | None, run: Run) -> GanctlError:
+    """Why the run ends before its last step: a signal, or else an alarm."""
+    again = f"ganctl resume {shell_quoted(run.folder)}"
+    if stopped_by is not None:
+        message = f"stopped and saved at step {step:,}"
+        return StoppedError(message, f"go on with: {again}", stopped_by)
+    assert alarm is not None
+    hint = f"{alarm.advice}; `{again}` goes on all the same"
+    return AlarmError(f"stopped and saved at step {step:,}, {alarm}", hint)
+
+
+def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher) -> None:
+    """Write `row` down and show it, with a word on each failure mode that begins with it."""
+    journal.measure(row)
+    watcher.measured(row)
+    for diagnosis in begun:
+        log.warning("%s; %s", diagnosis, diagnosis.advice)
+        journal.record("alarm", row["step"], **asdict(diagnosis))
+    if row["alarms"] != journal.alarms:
+        journal.alarms = row["alarms"]
+        journal.set_status("running", row["step"])
+
+
+def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
+    """DivergedError if a loss or score of `row` is not finite."""
+    for name in FINITE:
+        value = cast(Mapping[str, float], row)[name]
+        if not math.isfinite(value):
+            raise saver.diverged(f"{name} is {value}", state.step, state.payload())
+
+
+def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
+    """Take `state` back to the newest checkpoint, to go on from there with other latents.
+
+    Raises `error` itself if there is nothing to go back to.
+    """
+    try:
+        path = run.newest_checkpoint()
+        payload, _ = checkpoint.read(path)
+    except CheckpointError:
+        raise error from None
+    rollbacks = state.rollbacks
+    state.load(payload, path)
+    state.rollbacks = rollbacks + 1
+    run.journal.cut_metrics(state.step)
+    run.journal.record("rolled back", state.step, reason=error.message)
+    log.warning("%s; rolled back to step %d", error.message, state.step)

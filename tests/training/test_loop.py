@@ -1,0 +1,151 @@
+"""The order of events around the steps: what is published, roll-backs, when a save is due."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Silent, given, inputs_of
+
+from ganctl.errors import DivergedError
+from ganctl.settings.config import Config
+from ganctl.store import checkpoint, runs
+from ganctl.store.runs import Run
+from ganctl.training import loop, state
+from ganctl.training.metrics import StepMetrics
+from ganctl.training.saving import Saver
+from ganctl.training.state import TrainState
+from ganctl.training.step import train_step
+from ganctl.training.stopping import StopRequest
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("where", ["generator", "d_optimizer"])
+def test_a_value_that_is_not_finite_is_never_published(
+    tiny: Callable[..., Config], faces: np.ndarray, where: str
+) -> None:
+    config = tiny()
+    run, trained = runs.create(Path("run"), "x", config), state.create(config, CPU)
+    train_step(trained, given(faces, config), config)
+    with torch.no_grad():
+        if where == "generator":
+            next(trained.generator.parameters())[0] = math.nan
+        else:
+            trained.d_optimizer.state_dict()["state"][0]["exp_avg"][0] = math.inf
+    message = f"by step 1: {where}.*; no checkpoint is good"
+    with pytest.raises(DivergedError, match=message) as caught:
+        Saver(run, config, CPU, {}).save(trained, must=False)
+    assert "ganctl resume" not in str(caught.value.hint)  # there is nothing to go back to
+    assert not list(run.checkpoints.iterdir())
+
+
+def poisoned_at(step: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first `times` that training comes to `step`, a weight of G is not a number any more."""
+    left = [times]
+    honest = loop.train_step
+
+    def poisoned(current: TrainState, *rest: Any) -> StepMetrics[torch.Tensor]:
+        metrics = honest(current, *rest)
+        if current.step == step and left[0] > 0:
+            left[0] -= 1
+            with torch.no_grad():
+                current.generator.to_rgb.bias.fill_(math.nan)
+            metrics = metrics._replace(d=metrics.d._replace(loss=metrics.d.loss * math.nan))
+        return metrics
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+
+
+def trained_in(run: Run, config: Config, faces: np.ndarray) -> TrainState:
+    current = state.create(config, CPU)
+    inputs = inputs_of(faces, config)
+    loop.train(current, inputs, config, run, {}, Silent(), StopRequest())
+    return current
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_first_bad_tensor(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(train__steps=9, train__checkpoint_every=2, train__log_every=1)
+    run = runs.create(Path("run"), "x", config)
+    poisoned_at(5, 1, monkeypatch)
+    message = (
+        "diverged by step 5: d_loss is nan .the first bad tensor is generator.to_rgb.bias.;"
+        " step-000000004.pt is good"
+    )
+    with pytest.raises(DivergedError, match=message):
+        trained_in(run, config, faces)
+    assert run.newest_checkpoint().name == "step-000000004.pt"
+
+
+def test_a_run_may_roll_back_and_go_on_with_other_noise(
+    tiny: Callable[..., Config],
+    faces: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = tiny(train__steps=9, train__checkpoint_every=2, train__log_every=1, train__rollbacks=2)
+    well = trained_in(runs.create(Path("well"), "x", config), config, faces)
+    run = runs.create(Path("run"), "x", config)
+    poisoned_at(5, 2, monkeypatch)
+    current = trained_in(run, config, faces)
+    assert (current.step, current.rollbacks, well.rollbacks) == (9, 2, 0)
+    assert caplog.text.count("rolled back to step 4") == 2
+    assert not torch.equal(current.generator.to_rgb.bias, well.generator.to_rgb.bias)
+    rows = [
+        json.loads(row)["step"] for row in (run.folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert rows == list(range(1, 10))
+    poisoned_at(5, 3, monkeypatch)
+    with pytest.raises(DivergedError):
+        trained_in(runs.create(Path("third"), "x", config), config, faces)
+
+
+def test_a_roll_back_is_exact_and_survives_resuming(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rolled back at 5 to 4 and on to 9, in one go and with a stop at 6."""
+    changes: dict[str, Any] = {
+        "train__checkpoint_every": 2, "train__log_every": 1, "train__rollbacks": 1,
+    }  # fmt: skip
+    results = []
+    for name, steps in (("whole", [9]), ("parts", [6, 9])):
+        run = runs.create(Path(name), "x", tiny())
+        poisoned_at(5, 1, monkeypatch)
+        for last in steps:
+            config = tiny(**changes, train__steps=last)
+            current = state.create(config, CPU)
+            if last != steps[0]:
+                path = run.newest_checkpoint()
+                current.load(checkpoint.read(path)[0], path)
+            inputs = inputs_of(faces, config)
+            loop.train(current, inputs, config, run, {}, Silent(), StopRequest())
+        results.append(checkpoint.read(run.newest_checkpoint())[1]["sections"])
+    assert results[0] == results[1]
+
+
+def test_a_save_is_due_by_steps_and_by_minutes(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes of a clock that cannot be set."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: -1e9)
+    config = tiny(train__checkpoint_every=10, train__checkpoint_minutes=2.0)
+    run = runs.create(Path("run"), "x", config)
+    saver = Saver(run, config, CPU, {})
+    assert [step for step in range(1, 31) if saver.due(step)] == [10, 20, 30]
+    now[0] += 119
+    assert not saver.due(3)
+    now[0] += 1
+    assert saver.due(3)
+    assert saver.save(state.create(config, CPU), must=False)
+    assert not saver.due(4)
+    never = Saver(run, tiny(train__checkpoint_minutes=0.0, train__checkpoint_every=10), CPU, {})
+    now[0] += 1e9
+    assert not never.due(3)
