@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from ganctl.settings.config import Precision
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # Intel and AMD, Intel, ARM
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda", "mps")  # or one of several GPUs: cuda:1
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
+    "tf32": torch.float32,  # products of numbers rounded to 10 bits of fraction, summed in fp32
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
@@ -27,13 +29,20 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 def choose_device(name: str) -> torch.device:
     """The device called `name`; auto is the first of CUDA, MPS and CPU that is there."""
-    if name not in DEVICES:
-        raise ConfigError(f"there is no device {name!r}", hint=f"use {', '.join(DEVICES)}")
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (
+        ":" in name and not (kind == "cuda" and re.fullmatch(r"\d+", index))
+    ):
+        hint = f"use {', '.join(DEVICES)}, or cuda:N for one of several GPUs"
+        raise ConfigError(f"there is no device {name!r}", hint)
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
-        name = next((kind for kind, there in available.items() if there), "cpu")
-    if not available.get(name, True):
-        raise ConfigError(f"this machine has no {name} device", hint="use --device auto or cpu")
+        return torch.device(next((kind for kind, count in counts.items() if count), "cpu"))
+    if counts.get(kind) == 0:
+        raise ConfigError(f"this machine has no {kind} device", hint="use --device auto or cpu")
+    if index and int(index) >= counts[kind]:
+        hint = f"its devices are cuda:0 to cuda:{counts[kind] - 1}"
+        raise ConfigError(f"this machine has no {name} device", hint)
     return torch.device(name)
 
 
@@ -41,6 +50,9 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """auto made definite: bf16 where the device computes faster in it, else fp32."""
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 is not for CPUs", hint="use --precision auto, bf16 or fp32")
+    if name == "tf32" and device.type != "cuda":
+        hint = "use --precision auto, bf16 or fp32"
+        raise ConfigError("tf32 is for NVIDIA's GPUs", hint)
     for precision in DTYPES:
         if name == precision:
             return precision
@@ -54,17 +66,25 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Run convolutions and matrix products in `precision`; weights and losses stay fp32."""
-    if precision == "fp32":
+    if DTYPES[precision] == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def prepare(device: torch.device) -> None:
-    """Settings of the device that hold for the whole process."""
+def prepare(
+    device: torch.device, precision: Precision = "fp32", *, deterministic: bool = False
+) -> None:
+    """Settings of the device that hold for the whole process; fp32 is fp32 unless tf32 is asked for.
+
+    `deterministic` forbids operations that add in an order of their own, and the search for the
+    fastest convolution: then a GPU repeats its bytes.
+    """
+    torch.use_deterministic_algorithms(deterministic)
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 for what stays fp32
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS needs for that
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.benchmark = not deterministic
     elif device.type == "cpu":
         _keep_freed_memory()
 
@@ -118,7 +138,7 @@ def fingerprint(device: torch.device) -> dict[str, str | int]:
     """What the bytes of a result depend on besides configuration and data."""
     return {
         "torch": str(torch.__version__),  # a plain string, as a checkpoint needs
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
@@ -128,7 +148,7 @@ def fingerprint(device: torch.device) -> dict[str, str | int]:
 def peak_memory(device: torch.device) -> int:
     """Bytes: the most this process has held, on the GPU if it has one, else in main memory."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device)
     if os.name != "posix":
         return 0
     import resource
@@ -140,7 +160,7 @@ def peak_memory(device: torch.device) -> int:
 def synchronize(device: torch.device) -> None:
     """Wait for what the device has been given to do, before a clock is read."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 

@@ -111,12 +111,12 @@ def new(
     """
     device = choose_device(device_name)
     config = settle(config, device)
-    prepare(device)
     return _assembled(config, device, images or open_images(config, progress))
 
 
 def _assembled(config: Config, device: torch.device, images: Images) -> Session:
     n_classes = len(images.labels.classes)
+    prepare(device, config.train.precision, deterministic=config.train.deterministic)
     with out_of_memory_explained(config):
         made = state.create(config, device, n_classes)
     inputs = Inputs(config, images.batches(config, device), n_classes)
@@ -154,7 +154,6 @@ def resume(
         _say_finished(run, saved)
         return None
     device = choose_device(device_name)
-    prepare(device)
     choose_precision(config.train.precision, device)  # refuses what this device cannot do
     images = open_images(config, progress)
     _check_same(images.identity(config), saved, run, config)

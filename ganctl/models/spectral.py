@@ -84,22 +84,28 @@ def normalized_weights(network: nn.Module) -> Iterator[NormalizedWeight]:
 
 
 @torch.no_grad()
-def iterate(found: Sequence[NormalizedWeight], iterations: int = 1) -> None:
-    """So often, for all weights together: v <- W'u / |W'u|, then u <- W v / |W v|."""
+def iterate(found: Sequence[NormalizedWeight], iterations: int = 1) -> list[Tensor]:
+    """For all weights together: v <- W'u / |W'u|, then u <- W v / |W v|; returns the last |W v|."""
     if not found:
-        return
+        return []
+    sigmas: list[Tensor] = []
     norms = [norm for _, _, norm in found]
     matrices = [weight.detach().flatten(1) for _, weight, _ in found]
     us, vs, eps = [n.u for n in norms], [n.v for n in norms], [n.eps for n in norms]
     with _autocast_off(us[0].device):
         for _ in range(iterations):
             _store(vs, [torch.mv(m.mT, u) for m, u in zip(matrices, us, strict=True)], eps)
-            _store(us, [torch.mv(m, v) for m, v in zip(matrices, vs, strict=True)], eps)
+            mapped = [torch.mv(m, v) for m, v in zip(matrices, vs, strict=True)]
+            sigmas = _store(us, mapped, eps)
+    return sigmas
 
 
-def power_iterate(network: nn.Module, iterations: int = 1) -> None:
-    """Advance u and v of every normalised weight; training does so once per update."""
-    iterate(list(normalized_weights(network)), iterations)
+def power_iterate(network: nn.Module) -> list[Tensor]:
+    """Advance u and v of every normalised weight, once per update; the sigmas () that follow.
+
+    They come for nothing: with u = W v / |W v|, u' W v is |W v|.
+    """
+    return iterate(list(normalized_weights(network)))
 
 
 @torch.no_grad()
@@ -116,17 +122,18 @@ def restart(network: nn.Module, like: nn.Module) -> None:
 
 
 @contextmanager
-def normalized(network: nn.Module) -> Iterator[None]:
+def normalized(network: nn.Module, sigmas: list[Tensor] | None = None) -> Iterator[None]:
     """For one forward pass (or several with the same weights): every weight is divided once.
 
     Inside, `layer.weight` is one tensor that all its readers share. Weights must not change before
-    the end; gradients may be taken inside or after it.
+    the end; gradients may be taken inside or after it, once. `sigmas` are those that
+    `power_iterate` returned, if weights have not changed since.
     """
     found = list(normalized_weights(network))
     if found:
         norms = [norm for _, _, norm in found]
         us, vs = [norm.u for norm in norms], [norm.v for norm in norms]
-        divided = _Divide.apply(us, vs, *(weight for _, weight, _ in found))
+        divided = _Divide.apply(us, vs, sigmas, *(weight for _, weight, _ in found))
         for norm, weight in zip(norms, divided, strict=True):
             norm.divided = weight
     try:
@@ -144,11 +151,16 @@ class _Divide(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, us: Sequence[Tensor], vs: Sequence[Tensor], *weights: Tensor
+        ctx: Any,
+        us: Sequence[Tensor],
+        vs: Sequence[Tensor],
+        sigmas: list[Tensor] | None,
+        *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        with _autocast_off(weights[0].device):
-            mapped = [torch.mv(w.flatten(1), v) for w, v in zip(weights, vs, strict=True)]
-            sigmas = [torch.dot(u, m) for u, m in zip(us, mapped, strict=True)]
+        if sigmas is None:
+            with _autocast_off(weights[0].device):
+                mapped = [torch.mv(w.flatten(1), v) for w, v in zip(weights, vs, strict=True)]
+                sigmas = [torch.dot(u, m) for u, m in zip(us, mapped, strict=True)]
         divided = tuple(torch._foreach_div(weights, sigmas))
         ctx.save_for_backward(*divided, *sigmas, *us, *vs)
         return divided
@@ -169,15 +181,16 @@ class _Divide(torch.autograd.Function):
             ]
         torch._foreach_div_(matrices, sigmas)
         shaped = (m.view_as(w) for m, w in zip(matrices, divided, strict=True))
-        return None, None, *shaped
+        return None, None, None, *shaped
 
 
-def _store(buffers: list[Tensor], vectors: list[Tensor], eps: list[float]) -> None:
-    """Put `vectors`, made to unit norm, into `buffers`."""
+def _store(buffers: list[Tensor], vectors: list[Tensor], eps: list[float]) -> list[Tensor]:
+    """Put `vectors`, made to unit norm, into `buffers`; their lengths, each ()."""
     lengths = torch._foreach_norm(vectors)
     torch._foreach_clamp_min_(lengths, eps)
     torch._foreach_div_(vectors, lengths)
     torch._foreach_copy_(buffers, vectors)
+    return list(lengths)
 
 
 def _autocast_off(device: torch.device) -> AbstractContextManager[object]:

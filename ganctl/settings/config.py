@@ -20,7 +20,7 @@ SETTINGS_HINT = (
     " those of residual and conditional networks"
 )
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -127,6 +127,7 @@ class TrainConfig(Section):
     keep_checkpoints: int = Field(ge=2, le=1000)  # newest files kept in a run ...
     keep_every: int = Field(ge=0, le=2**40)  # ... and those of every so-many-th step; 0: none
     rollbacks: int = Field(ge=0, le=1000)  # times a run that diverged may go back and try again
+    deterministic: bool = False  # on a GPU too: slower, but the same bytes each time
 
 
 class HealthConfig(Section):

@@ -40,12 +40,12 @@ def update_discriminator(
     """One Adam step of D on real and detached fake images."""
     discriminator, precision = state.discriminator, config.train.precision
     losses, seen = [], []
-    power_iterate(discriminator)
+    sigmas = power_iterate(discriminator)
     for part in parts:
         real, device = part.real.pixels.images(), part.latents.z.device
         with torch.no_grad(), normalized(state.generator), autocast(device, precision):
             fake = state.generator(*part.latents).float()
-        with normalized(discriminator):
+        with normalized(discriminator, sigmas):
             with autocast(device, precision):
                 # D has no batch norm, so real and fake images can share one pass.
                 labels = both(part.real.labels, part.latents.labels)
@@ -67,10 +67,10 @@ def update_generator(
     """One Adam step of G through a frozen D, with latents of its own."""
     generator, discriminator, kind = state.generator, state.discriminator, LOSSES[config.loss.kind]
     losses = []
-    power_iterate(generator)
+    sigmas = power_iterate(generator)
     with frozen(discriminator), normalized(discriminator):
         for part in parts:
-            with normalized(generator):
+            with normalized(generator, sigmas):
                 with autocast(part.latents.z.device, config.train.precision):
                     fake = generator(*part.latents)
                     fake_scores = discriminator(fake, part.latents.labels).float()

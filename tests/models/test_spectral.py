@@ -137,6 +137,16 @@ def test_a_pass_with_all_weights_divided_at_once_is_the_pass_that_reads_each() -
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
+def test_the_sigmas_of_a_power_iteration_are_those_of_its_vectors() -> None:
+    network = small_network()
+    sigmas = power_iterate(network)
+    for sigma, (_, weight, norm) in zip(sigmas, normalized_weights(network), strict=True):
+        torch.testing.assert_close(sigma, norm.sigma(weight.detach()), rtol=1e-12, atol=0)
+    with normalized(network, sigmas):
+        shared = network[0].weight
+    torch.testing.assert_close(shared, network[0].weight, rtol=1e-12, atol=1e-15)
+
+
 def test_after_such_a_pass_weights_are_read_as_before() -> None:
     network = small_network()
     before = network[0].weight.detach().clone()
