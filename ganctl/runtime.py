@@ -30,9 +30,8 @@ DTYPES: dict[Precision, torch.dtype] = {
 def choose_device(name: str) -> torch.device:
     """The device called `name`; auto is the first of CUDA, MPS and CPU that is there."""
     kind, _, index = name.partition(":")
-    if kind not in DEVICES or (
-        ":" in name and not (kind == "cuda" and re.fullmatch(r"\d+", index))
-    ):
+    numbered = re.fullmatch(r"cuda:\d{1,3}", name)
+    if not numbered and name not in DEVICES:
         hint = f"use {', '.join(DEVICES)}, or cuda:N for one of several GPUs"
         raise ConfigError(f"there is no device {name!r}", hint)
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
@@ -74,7 +73,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def prepare(
     device: torch.device, precision: Precision = "fp32", *, deterministic: bool = False
 ) -> None:
-    """Settings of the device that hold for the whole process; fp32 is fp32 unless tf32 is asked for.
+    """Settings of the device that hold for the whole process; fp32 is not rounded to tf32.
 
     `deterministic` forbids operations that add in an order of their own, and the search for the
     fastest convolution: then a GPU repeats its bytes.

@@ -43,6 +43,44 @@ def test_a_missing_device_is_named() -> None:
         runtime.choose_device("cuda")
 
 
+def test_one_of_several_gpus_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert runtime.choose_device("auto") == torch.device("cuda")
+    assert runtime.choose_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match="this machine has no cuda:2 device") as caught:
+        runtime.choose_device("cuda:2")
+    assert caught.value.hint == "its devices are cuda:0 to cuda:1"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:0", "cuda:-1", ""])
+def test_a_device_that_is_none_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match="there is no device"):
+        runtime.choose_device(name)
+
+
+def test_fp32_is_fp32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switches of torch, which are there without a GPU as well."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    for switches, name in ((matmul, "allow_tf32"), (cudnn, "allow_tf32"), (cudnn, "benchmark")):
+        monkeypatch.setattr(switches, name, getattr(switches, name))
+    for precision, expected in (("tf32", True), ("fp32", False), ("bf16", False)):
+        runtime.prepare(torch.device("cuda"), precision)  # type: ignore[arg-type]
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (expected, expected)
+    assert runtime.choose_precision("tf32", torch.device("cuda")) == "tf32"
+    with pytest.raises(ConfigError, match="tf32 is for NVIDIA's GPUs"):
+        runtime.choose_precision("tf32", CPU)
+
+
+def test_deterministic_asks_torch_for_it_and_the_next_run_is_free_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for wanted in (True, False):
+        runtime.prepare(torch.device("cuda"), deterministic=wanted)
+        assert torch.are_deterministic_algorithms_enabled() is wanted
+        assert torch.backends.cudnn.benchmark is not wanted
+
+
 def test_streams_differ_by_seed_purpose_and_position_only() -> None:
     def drawn(*arguments: object) -> tuple[float, ...]:
         return tuple(torch.rand(4, generator=runtime.random_stream(*arguments)).tolist())  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def inspect_attention(
     json: Annotated[
         bool, typer.Option("--json", help="The figures of each block, and where the picture is.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
 ) -> None:
     """Draw where attention looks, and print how focused it is and what it contributes.
 

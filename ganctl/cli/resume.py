@@ -13,7 +13,7 @@ def resume(
     steps: Annotated[
         int | None, typer.Option(help="Train to this step instead of the run's last one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
     ] = False,

@@ -66,7 +66,7 @@ def sample(
         float | None, typer.Option(help="Cut the latents' distribution off here, for example 0.7.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn at a time.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32 repeats images exactly; auto is faster where it can be.")
     ] = "fp32",

@@ -30,8 +30,8 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Updates of the generator.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in one update.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness in the run.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
     ] = False,

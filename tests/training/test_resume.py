@@ -56,6 +56,7 @@ def trained(run: Run, config: Config, faces: np.ndarray, resume: bool = False) -
         {"loss__kind": "nonsaturating", "loss__r1": 1.0, "data__flip": True, "data__dequantize": True},
         {"optim__grad_accumulation": 2, "train__precision": "bf16"},
         {"train__precision": "fp16"},
+        {"train__deterministic": True},
     ],
 )  # fmt: skip
 def test_interrupted_equals_uninterrupted(
