@@ -1,5 +1,6 @@
 """Choices that depend on the machine, and random streams that do not."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,23 +59,36 @@ def test_a_device_that_is_none_is_named(name: str) -> None:
         runtime.choose_device(name)
 
 
-def test_fp32_is_fp32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The switches of torch, which are there without a GPU as well."""
+@pytest.fixture
+def own_switches() -> Iterator[None]:
+    """The switches of torch are there without a GPU as well; afterwards they are as they were."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    for switches, name in ((matmul, "allow_tf32"), (cudnn, "allow_tf32"), (cudnn, "benchmark")):
-        monkeypatch.setattr(switches, name, getattr(switches, name))
-    for precision, expected in (("tf32", True), ("fp32", False), ("bf16", False)):
-        runtime.prepare(torch.device("cuda"), precision)  # type: ignore[arg-type]
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == (expected, expected)
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("own_switches")
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("tf32", True), ("fp32", False), ("bf16", False)]
+)
+def test_fp32_is_fp32_unless_tf32_is_asked_for(
+    precision: runtime.Precision, expected: bool
+) -> None:
+    runtime.prepare(torch.device("cuda"), precision)
+    switches = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert switches == (expected, expected)
+
+
+def test_tf32_is_for_one_kind_of_device() -> None:
     assert runtime.choose_precision("tf32", torch.device("cuda")) == "tf32"
     with pytest.raises(ConfigError, match="tf32 is for NVIDIA's GPUs"):
         runtime.choose_precision("tf32", CPU)
 
 
-def test_deterministic_asks_torch_for_it_and_the_next_run_is_free_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+@pytest.mark.usefixtures("own_switches")
+def test_deterministic_asks_torch_for_it_and_the_next_run_is_free_again() -> None:
     for wanted in (True, False):
         runtime.prepare(torch.device("cuda"), deterministic=wanted)
         assert torch.are_deterministic_algorithms_enabled() is wanted
