@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol
 
 from ganctl.errors import (
     AlarmError,
@@ -30,7 +30,10 @@ from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
 
-FINITE = ("d_loss", "g_loss", "real_score", "fake_score")  # of a run that has not diverged
+# What is finite in a run that has not diverged.
+FINITE: tuple[Literal["d_loss", "g_loss", "real_score", "fake_score"], ...] = (
+    "d_loss", "g_loss", "real_score", "fake_score",
+)  # fmt: skip
 
 log = logging.getLogger("ganctl")
 
@@ -136,9 +139,8 @@ def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher)
 def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
     """DivergedError if a loss or score of `row` is not finite."""
     for name in FINITE:
-        value = cast(Mapping[str, float], row)[name]
-        if not math.isfinite(value):
-            raise saver.diverged(f"{name} is {value}", state.step, state.payload())
+        if not math.isfinite(row[name]):
+            raise saver.diverged(f"{name} is {row[name]}", state.step, state.payload())
 
 
 def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
