@@ -70,6 +70,13 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, DTYPES[precision])
 
 
+def autocast_off(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in the precision of the operands, whatever surrounds it."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def prepare(
     device: torch.device, precision: Precision = "fp32", *, deterministic: bool = False
 ) -> None:

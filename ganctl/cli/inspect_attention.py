@@ -103,6 +103,7 @@ def inspect_attention(
     from ganctl.cli import show
     from ganctl.insight import attention_maps
     from ganctl.insight.attention_sheet import attention_sheet
+    from ganctl.models import Discriminator, Generator
     from ganctl.runtime import choose_device, prepare
     from ganctl.sampling.draw import Point
     from ganctl.sampling.pictures import save_png
@@ -114,7 +115,8 @@ def inspect_attention(
     prepare(target)
     networks, saved = load_networks(path)
     generator = (networks.generator if raw else networks.generator_ema).to(target)
-    chosen = {"g": generator, "d": networks.discriminator.to(target)}
+    d = networks.discriminator.to(target)
+    chosen: dict[str, Generator | Discriminator] = {"g": generator, "d": d}
     looked_at = [name for name in chosen if network in (name, "both")]
     if not any(attention_maps.attention_blocks(chosen[name]) for name in looked_at):
         which = "either network" if network == "both" else network.upper()

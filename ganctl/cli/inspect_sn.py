@@ -13,8 +13,8 @@ from ganctl.errors import CheckpointError, ConfigError, StorageError
 from ganctl.store.durable import replacing
 
 if TYPE_CHECKING:
-    from ganctl.insight.lipschitz import Piece
     from ganctl.insight.spectra import LayerSpectrum, Snapshot
+    from ganctl.models.bounds import Piece
 
 # One power iteration an update lags behind where singular values lie close together: the layers of
 # healthy runs were seen at up to 1.25. Stale or averaged u and v give far more.
@@ -136,13 +136,13 @@ def inspect_sn(
 def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) -> "Snapshot":
     """One checkpoint; `as_maps` also asks for what convolutions stretch whole images by."""
     from ganctl.cli import show
-    from ganctl.insight.lipschitz import pieces
     from ganctl.insight.spectra import Snapshot, layer_spectra, map_sides, weighted_layers
+    from ganctl.models import Discriminator, Generator, pieces
     from ganctl.training.state import load_networks
 
     loaded, saved = load_networks(path)
     generator = loaded.generator_ema if averaged else loaded.generator
-    chosen = {"g": generator, "d": loaded.discriminator}
+    chosen: dict[str, Generator | Discriminator] = {"g": generator, "d": loaded.discriminator}
     total = sum(len(weighted_layers(chosen[name])) for name in networks)
     layers: list[LayerSpectrum] = []
     chains: dict[str, list[Piece]] = {}
@@ -199,7 +199,7 @@ def _history(source: Path | None, networks: Sequence[str], averaged: bool) -> "l
 
 
 def _plain(snapshot: "Snapshot") -> dict[str, Any]:
-    from ganctl.insight.lipschitz import product
+    from ganctl.models.bounds import product
 
     layers = []
     for layer in snapshot.layers:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from ganctl.cli import show
-from ganctl.insight.lipschitz import product
 from ganctl.insight.spectra import LayerSpectrum, Snapshot
+from ganctl.models.bounds import product
 
 MOST_COLUMNS = 6  # checkpoints of a history that fit beside each other
 

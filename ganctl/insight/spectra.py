@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ganctl.errors import CheckpointError
-from ganctl.insight.lipschitz import Piece
 from ganctl.insight.operator_norms import (
     Bounds,
     largest_norm,
     singular_values,
     zero_padded_norm,
 )
-from ganctl.models import Discriminator, Generator, convnet, resnet
+from ganctl.models import Discriminator, Generator
 from ganctl.models.attention import SelfAttention
+from ganctl.models.bounds import Piece
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import normalized_weights
 
@@ -166,7 +166,7 @@ def map_sides(network: Generator | Discriminator, resolution: int) -> dict[str, 
             module.register_forward_hook(record(layer))
     labels = torch.zeros(1, dtype=torch.long, device="meta")
     with torch.no_grad():
-        if isinstance(shapes, convnet.Generator | resnet.Generator):
+        if isinstance(shapes, Generator):
             shapes(torch.empty(1, shapes.latent_dim, device="meta"), labels)
         else:
             shapes(torch.empty(1, 3, resolution, resolution, device="meta"), labels)

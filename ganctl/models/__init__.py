@@ -1,14 +1,21 @@
-"""The networks. Only the functions here know the configuration; classes take plain arguments."""
+"""The networks. An architecture is one record; the functions here look it up."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
+from torch import nn
 
-from ganctl.models import convnet, resnet
-from ganctl.settings.config import ConvnetConfig, DataConfig, ModelConfig, ResnetConfig
+from ganctl.models import convnet, folding, resnet
+from ganctl.models.architecture import Architecture, Discriminator, Generator
+from ganctl.models.bounds import Piece
+from ganctl.settings.config import DataConfig, ModelConfig
 
-Generator = convnet.Generator | resnet.Generator
-Discriminator = convnet.Discriminator | resnet.Discriminator
+__all__ = [
+    "ARCHITECTURES", "Discriminator", "Generator", "architecture_of", "build_networks", "fold",
+    "least_weights", "pieces",
+]  # fmt: skip
+
+ARCHITECTURES = {"convnet": convnet.ARCHITECTURE, "resnet": resnet.ARCHITECTURE}
 
 
 def build_networks(
@@ -20,64 +27,38 @@ def build_networks(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream.initial_seed())
-        if model.architecture == "convnet":
-            return _convnets(model, data)
-        return _resnets(model, data, n_classes)
+        return ARCHITECTURES[model.architecture].build(model, data, n_classes)
 
 
 def least_weights(model: ModelConfig, data: DataConfig, n_classes: int = 0) -> tuple[int, int]:
     """Numbers of weights that G and D of `model` surely exceed, without making them."""
-    if model.architecture == "convnet":
-        return convnet.least_weights(data.resolution, model.width, model.latent_dim)
-    classes = n_classes if model.conditional else 0
-    return resnet.least_weights(data.resolution, model.width, model.latent_dim, classes)
+    return ARCHITECTURES[model.architecture].least_weights(model, data, n_classes)
 
 
-def _convnets(
-    model: ConvnetConfig, data: DataConfig
-) -> tuple[convnet.Generator, convnet.Discriminator]:
-    layout = _layout(model, data)
-    generator = convnet.Generator(
-        latent_dim=model.latent_dim, spectral_norm=model.g_spectral_norm, **layout
-    )
-    return generator, convnet.Discriminator(spectral_norm=model.d_spectral_norm, **layout)
+def architecture_of(network: nn.Module) -> Architecture:
+    """The record of the architecture that `network` is of; TypeError if there is none."""
+    for architecture in ARCHITECTURES.values():
+        if type(network) in (architecture.generator, architecture.discriminator):
+            return architecture
+    raise TypeError(f"{type(network).__qualname__} is of no known architecture")
 
 
-def _resnets(
-    model: ResnetConfig, data: DataConfig, n_classes: int
-) -> tuple[resnet.Generator, resnet.Discriminator]:
-    if model.conditional and n_classes < 1:
-        raise ValueError("a conditional model needs classes")
-    layout = {
-        **_layout(model, data),
-        "n_classes": n_classes if model.conditional else 0,
-        "residual_gain": resnet.SQRT2 if model.initial == "glorot-sqrt2" else 1.0,
-        "orthogonal": model.initial == "orthogonal",
-        "eps": model.spectral_norm_eps,
-    }
-    generator = resnet.Generator(
-        latent_dim=model.latent_dim,
-        batch_norm_eps=model.batch_norm_eps,
-        batch_norm_momentum=model.batch_norm_momentum,
-        spectral_norm=model.g_spectral_norm,
-        **layout,
-    )
-    discriminator = resnet.Discriminator(
-        wide=model.d_wide,
-        halve_last=model.d_halve_last,
-        score_bias=model.d_score_bias,
-        spectral_norm=model.d_spectral_norm,
-        **layout,
-    )
-    return generator, discriminator
+@torch.no_grad()
+def fold(generator: Generator) -> nn.Module:
+    """A network that maps its input as `generator.eval()` does; `generator` stays as it is.
+
+    z: (B, latent_dim), and labels if conditional -> images (B, 3, R, R) in [-1, 1], channels last.
+    Equal up to rounding; on the same device. For sampling only.
+    """
+    return folding.frozen(architecture_of(generator).fold(generator))
 
 
-def _layout(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
-    """What all networks have in common."""
-    return {
-        "resolution": data.resolution,
-        "width": model.width,
-        "attention_at": model.attention.at,
-        "attention_scaled": model.attention.scaled,
-        "attention_pooled": model.attention.pooled,
-    }
+@torch.no_grad()
+def pieces(
+    network: Generator | Discriminator, norms: Mapping[str, float], sides: Mapping[str, int]
+) -> list[Piece]:
+    """The chain of `network`, whose bounds multiply to that of the whole.
+
+    `norms`: what each layer's map stretches at most; `sides`: of the maps that it works on.
+    """
+    return list(architecture_of(network).pieces(network, norms, sides))

@@ -6,15 +6,20 @@ convolution and linear layer, and batch norm over channels instead of over 8,192
 Other resolutions follow the same layout; above 64 px the channels stop growing at 8 * width.
 """
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ganctl.models import architecture
+from ganctl.models.architecture import Architecture
 from ganctl.models.attention import SelfAttention
-from ganctl.models.layers import LeakyReLUPool, conv, linear, upsample_conv
+from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
+from ganctl.models.folding import folded_linear, folded_upsampling, plain_attention
+from ganctl.models.layers import LeakyReLUPool, conv, head, linear, upsample_conv
+from ganctl.settings.config import ConvnetConfig, DataConfig
 
 START = 4  # the smallest map of both networks is 4 x 4
 WIDEST = 8  # no map has more than 8 * width channels
@@ -29,7 +34,7 @@ class AttentionOptions(TypedDict):
     spectral_norm: bool
 
 
-class Generator(nn.Module):
+class Generator(architecture.Generator):
     """Latent vectors to images: linear, then one `UpStage` for each doubling up to half size."""
 
     n_classes = 0  # it knows no classes
@@ -63,7 +68,7 @@ class Generator(nn.Module):
             c_in = c_out
         self.to_rgb = upsample_conv(c_in, 3, 5, spectral_norm=spectral_norm)
 
-    def forward(self, z: Tensor, labels: None = None) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """z: (B, latent_dim), standard normal -> images (B, 3, R, R) in [-1, 1]; no labels."""
         x = self.stem(z).unflatten(1, (-1, START, START))  # (B, C, 4, 4)
         x = self.stem_norm(x.contiguous(memory_format=torch.channels_last))
@@ -90,7 +95,7 @@ class UpStage(nn.Module):
         return x if self.attention is None else self.attention(x)
 
 
-class Discriminator(nn.Module):
+class Discriminator(architecture.Discriminator):
     """Images to scores: one `DownStage` for each halving down to 4 x 4, then linear."""
 
     def __init__(
@@ -115,9 +120,9 @@ class Discriminator(nn.Module):
             c_out = _channels(size, resolution, width)
             self.stages.append(DownStage(c_in, c_out, options, size in attention_at))
             c_in = c_out
-        self.score = linear(c_in * START**2, 1, spectral_norm=spectral_norm)
+        self.score = head(c_in * START**2, spectral_norm=spectral_norm)
 
-    def forward(self, images: Tensor, labels: None = None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """images: (B, 3, R, R) in [-1, 1] -> scores (B,), unbounded, higher is more real."""
         x = images
         for stage in self.stages:
@@ -142,17 +147,82 @@ class DownStage(nn.Module):
         return x if self.attention is None else self.attention(x)
 
 
-def least_weights(resolution: int, width: int, latent_dim: int) -> tuple[int, int]:
+def build(
+    model: ConvnetConfig, data: DataConfig, n_classes: int
+) -> tuple[Generator, Discriminator]:
+    """New networks; they know no classes."""
+    layout: dict[str, Any] = {
+        "resolution": data.resolution,
+        "width": model.width,
+        "attention_at": model.attention.at,
+        "attention_scaled": model.attention.scaled,
+        "attention_pooled": model.attention.pooled,
+    }
+    generator = Generator(
+        latent_dim=model.latent_dim, spectral_norm=model.g_spectral_norm, **layout
+    )
+    return generator, Discriminator(spectral_norm=model.d_spectral_norm, **layout)
+
+
+def least_weights(model: ConvnetConfig, data: DataConfig, n_classes: int) -> tuple[int, int]:
     """What the weights of G and of D surely exceed: their 5 x 5 kernels, and G's stem.
 
     For looking at a file before networks of its size are made.
     """
-    sizes = [START * 2**n for n in range((resolution // START).bit_length() - 1)]  # 4 ... R/2
-    channels = [_channels(size, resolution, width) for size in sizes]
+    halvings = (data.resolution // START).bit_length() - 1
+    sizes = [START * 2**n for n in range(halvings)]  # 4 ... R/2
+    channels = [_channels(size, data.resolution, model.width) for size in sizes]
     kernels = sum(25 * a * b for a, b in zip(channels, [*channels[1:], 3], strict=True))
-    return kernels + latent_dim * channels[0] * START**2, kernels
+    return kernels + model.latent_dim * channels[0] * START**2, kernels
+
+
+def fold(generator: Generator) -> nn.Sequential:
+    """One convolution a stage, with batch norm and sigma in its weights."""
+    norm = generator.stem_norm[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    layers: list[nn.Module] = [
+        folded_linear(generator.stem, norm),
+        nn.Unflatten(1, (norm.num_features, START, START)),
+        nn.ReLU(inplace=True),
+    ]
+    for stage in generator.stages:
+        assert isinstance(stage, UpStage)
+        layers += [*folded_upsampling(stage.conv, stage.norm), nn.ReLU(inplace=True)]
+        if stage.attention is not None:
+            layers.append(plain_attention(stage.attention))
+    layers += [*folded_upsampling(generator.to_rgb, None), nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def pieces(
+    network: nn.Module, norms: Mapping[str, float], sides: Mapping[str, int]
+) -> Iterator[Piece]:
+    """The chain of either network."""
+    if isinstance(network, Generator):
+        yield Piece("stem", norms["stem"])
+        yield Piece("stem_norm", batch_norm_bound(network.stem_norm[0]))
+    assert isinstance(network, Generator | Discriminator)
+    for index, stage in enumerate(network.stages):
+        name = f"stages.{index}"
+        if isinstance(stage, UpStage):
+            yield Piece(f"{name} up-sampling", UPSAMPLING)
+            yield Piece(f"{name}.conv", norms[f"{name}.conv"])
+            yield Piece(f"{name}.norm", batch_norm_bound(stage.norm))
+        else:
+            yield Piece(f"{name}.conv", norms[f"{name}.conv"])
+            yield Piece(f"{name} pooling", POOLING)
+        if stage.attention is not None:
+            yield Piece(f"{name}.attention", None)
+    if isinstance(network, Generator):
+        yield Piece("to_rgb up-sampling", UPSAMPLING)
+        yield Piece("to_rgb", norms["to_rgb"])
+    else:
+        yield Piece("score", norms["score"])
 
 
 def _channels(size: int, resolution: int, width: int) -> int:
     """Channels of the maps at size x size: width at half the resolution, doubling downwards."""
     return width * min(resolution // 2 // size, WIDEST)
+
+
+ARCHITECTURE = Architecture(Generator, Discriminator, build, least_weights, fold, pieces)

@@ -8,6 +8,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, leaky_relu
 
 from ganctl.models.spectral import EPS, Layer, add_spectral_norm
 from ganctl.models.winograd import Conv2d, convolve
+from ganctl.runtime import autocast_off
 
 
 class LayerOptions(TypedDict, total=False):
@@ -45,9 +46,23 @@ def linear(
     return _ready(nn.Linear(features_in, features_out, bias=bias), **options)
 
 
+def head(features: int, *, bias: bool = True, **options: Unpack[LayerOptions]) -> "Head":
+    """(B, features) -> (B, 1), in fp32 whatever the precision of the step."""
+    return _ready(Head(features, 1, bias=bias), **options)
+
+
 def embedding(n_classes: int, features: int, **options: Unpack[LayerOptions]) -> nn.Embedding:
     """(B,) classes -> (B, features)."""
     return _ready(nn.Embedding(n_classes, features), **options)
+
+
+class Head(nn.Linear):
+    """A linear layer that no autocast rounds: a score in bf16 has steps of a hundredth."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features) -> (B, outputs)."""
+        with autocast_off(x.device):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class UpsampleConv2d(nn.Conv2d):

@@ -7,16 +7,22 @@ https://arxiv.org/abs/1802.05637, eq. 3.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, relu
+from torch.nn.functional import relu
 
+from ganctl.models import architecture
+from ganctl.models.architecture import Architecture
 from ganctl.models.attention import SelfAttention
-from ganctl.models.layers import LayerOptions, conv, conv_pool, embedding, linear, upsample_conv
+from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
+from ganctl.models.folding import without_sigma
+from ganctl.models.layers import LayerOptions, conv, embedding, head, linear
+from ganctl.models.residual_blocks import BatchNormOptions, DownBlock, FirstBlock, UpBlock
+from ganctl.settings.config import DataConfig, ResnetConfig
 
 START = 4  # the smallest map of G is 4 x 4
 SQRT2 = math.sqrt(2)  # the gain of residual 3 x 3 convolutions in the SNGAN authors' code
@@ -37,15 +43,7 @@ LAYOUTS = {
 }
 
 
-class BatchNormOptions(NamedTuple):
-    """What all batch norms of a generator have in common."""
-
-    n_classes: int  # 0: not conditional
-    eps: float
-    momentum: float  # share of the newest batch in the running statistics
-
-
-class Generator(nn.Module):
+class Generator(architecture.Generator):
     """Latent vectors, and classes if conditional, to images."""
 
     def __init__(
@@ -95,69 +93,7 @@ class Generator(nn.Module):
         return self.to_rgb(relu(self.norm(x), inplace=True)).tanh()  # in [-1, 1]
 
 
-class UpBlock(nn.Module):
-    """Two convolutions, each after batch norm and ReLU, the first of the up-sampled maps.
-
-    The shortcut's 1 x 1 convolution commutes with up-sampling, so it is done before.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        norms: BatchNormOptions,
-        residual_gain: float,
-        **options: Unpack[LayerOptions],
-    ) -> None:
-        super().__init__()
-        residual: LayerOptions = {**options, "gain": residual_gain}
-        self.norm1 = _batch_norm(c_in, norms)
-        self.conv1 = upsample_conv(c_in, c_out, 3, **residual)
-        self.norm2 = _batch_norm(c_out, norms)
-        self.conv2 = conv(c_out, c_out, 3, **residual)
-        self.shortcut = conv(c_in, c_out, 1, **options)
-
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
-        h = self.conv1(relu(self.norm1(x, labels), inplace=True))
-        h = self.conv2(relu(self.norm2(h, labels), inplace=True))
-        return h + interpolate(self.shortcut(x), scale_factor=2)
-
-
-class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm whose scale and shift are rows of tables, one row a class; without spectral norm.
-
-    Unconditional with n_classes 0. The tables start at 1 and 0 (SAGAN's code, ops.py). Spectral
-    norm on them is a known cause of failed reproductions.
-    """
-
-    def __init__(self, channels: int, norms: BatchNormOptions) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, norms.eps, norms.momentum, affine=False)
-        self.scale = nn.Embedding(norms.n_classes, channels)
-        self.shift = nn.Embedding(norms.n_classes, channels)
-        nn.init.ones_(self.scale.weight)
-        nn.init.zeros_(self.shift.weight)
-
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, C, H, W), (B,) or (B, n_classes) -> (B, C, H, W)."""
-        if labels is None:
-            raise ValueError("a conditional network needs labels")
-        mixed = labels.is_floating_point()
-        rows = [labels @ t.weight if mixed else t(labels) for t in (self.scale, self.shift)]
-        scale, shift = (row[:, :, None, None] for row in rows)
-        return torch.addcmul(shift.to(x.dtype), self.norm(x), scale.to(x.dtype))
-
-
-class PlainBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that is told the labels and has no use for them."""
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return super().forward(x)
-
-
-class Discriminator(nn.Module):
+class Discriminator(architecture.Discriminator):
     """Images, and classes if conditional, to scores."""
 
     def __init__(
@@ -198,7 +134,7 @@ class Discriminator(nn.Module):
                 self.attention[str(index)] = SelfAttention(
                     c_out, scaled=attention_scaled, pooled=attention_pooled, **options
                 )
-        self.score = linear(channels[-1], 1, bias=score_bias, **options)
+        self.score = head(channels[-1], bias=score_bias, **options)
         self.projection = embedding(n_classes, channels[-1], **options) if n_classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -218,68 +154,99 @@ class Discriminator(nn.Module):
         return scores + (self.projection(labels) * features).sum(1)
 
 
-class FirstBlock(nn.Module):
-    """The images' own block: no ReLU before the first convolution."""
-
-    def __init__(self, c_out: int, residual_gain: float, **options: Unpack[LayerOptions]) -> None:
-        super().__init__()
-        residual: LayerOptions = {**options, "gain": residual_gain}
-        self.conv1 = conv(3, c_out, 3, **residual)
-        self.conv2 = conv_pool(c_out, c_out, **residual)
-        self.shortcut = conv(3, c_out, 1, **options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, c_out, H/2, W/2)."""
-        return self.conv2(relu(self.conv1(x), inplace=True)) + self.shortcut(avg_pool2d(x, 2))
-
-
-class DownBlock(nn.Module):
-    """Two convolutions, each after a ReLU, and pooling if it halves the map.
-
-    The shortcut takes x itself, so the first ReLU must not be in place. Its 1 x 1 convolution
-    commutes with pooling, so it is done after; there is none where nothing changes in shape.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        hidden: int,
-        c_out: int,
-        halve: bool,
-        residual_gain: float,
-        **options: Unpack[LayerOptions],
-    ) -> None:
-        super().__init__()
-        residual: LayerOptions = {**options, "gain": residual_gain}
-        self.halve = halve
-        self.conv1 = conv(c_in, hidden, 3, **residual)
-        self.conv2 = (
-            conv_pool(hidden, c_out, **residual) if halve else conv(hidden, c_out, 3, **residual)
-        )
-        learned = halve or c_in != c_out
-        self.shortcut = conv(c_in, c_out, 1, **options) if learned else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) -> (B, c_out, H/2, W/2) or (B, c_out, H, W)."""
-        h = self.conv2(relu(self.conv1(relu(x)), inplace=True))
-        x = avg_pool2d(x, 2) if self.halve else x
-        return h + (x if self.shortcut is None else self.shortcut(x))
+def build(model: ResnetConfig, data: DataConfig, n_classes: int) -> tuple[Generator, Discriminator]:
+    """New networks; ValueError if the model is conditional and there are no classes."""
+    if model.conditional and n_classes < 1:
+        raise ValueError("a conditional model needs classes")
+    layout: dict[str, Any] = {
+        "resolution": data.resolution,
+        "width": model.width,
+        "attention_at": model.attention.at,
+        "attention_scaled": model.attention.scaled,
+        "attention_pooled": model.attention.pooled,
+        "n_classes": n_classes if model.conditional else 0,
+        "residual_gain": SQRT2 if model.initial == "glorot-sqrt2" else 1.0,
+        "orthogonal": model.initial == "orthogonal",
+        "eps": model.spectral_norm_eps,
+    }
+    generator = Generator(
+        latent_dim=model.latent_dim,
+        batch_norm_eps=model.batch_norm_eps,
+        batch_norm_momentum=model.batch_norm_momentum,
+        spectral_norm=model.g_spectral_norm,
+        **layout,
+    )
+    discriminator = Discriminator(
+        wide=model.d_wide,
+        halve_last=model.d_halve_last,
+        score_bias=model.d_score_bias,
+        spectral_norm=model.d_spectral_norm,
+        **layout,
+    )
+    return generator, discriminator
 
 
-def least_weights(resolution: int, width: int, latent_dim: int, n_classes: int) -> tuple[int, int]:
+def least_weights(model: ResnetConfig, data: DataConfig, n_classes: int) -> tuple[int, int]:
     """What the weights of G and of D surely exceed: convolutions, G's stem, the classes' tables.
 
     For looking at a file before networks of its size are made.
     """
-    layout = LAYOUTS[resolution]
-    g, d = ([width * units for units in channels] for channels in (layout.g, layout.d))
+    layout, classes = LAYOUTS[data.resolution], n_classes if model.conditional else 0
+    g, d = ([model.width * units for units in channels] for channels in (layout.g, layout.d))
     g_kernels = sum(9 * b * (a + b) for a, b in pairwise(g))
     d_kernels = 9 * d[0] ** 2 + sum(9 * a * (a + b) for a, b in pairwise(d))
-    tables = 2 * n_classes * sum(a + b for a, b in pairwise(g))
-    return g_kernels + latent_dim * g[0] * START**2 + tables, d_kernels + n_classes * d[-1]
+    tables = 2 * classes * sum(a + b for a, b in pairwise(g))
+    return g_kernels + model.latent_dim * g[0] * START**2 + tables, d_kernels + classes * d[-1]
 
 
-def _batch_norm(channels: int, norms: BatchNormOptions) -> nn.Module:
-    if norms.n_classes:
-        return ConditionalBatchNorm2d(channels, norms)
-    return PlainBatchNorm2d(channels, norms.eps, norms.momentum)
+def pieces(
+    network: nn.Module, norms: Mapping[str, float], sides: Mapping[str, int]
+) -> Iterator[Piece]:
+    """The chain of either network."""
+    if isinstance(network, Generator):
+        return _of_generator(network, norms)
+    assert isinstance(network, Discriminator)
+    return _of_discriminator(network, norms, sides)
+
+
+def _of_generator(generator: Generator, norms: Mapping[str, float]) -> Iterator[Piece]:
+    yield Piece("stem", norms["stem"])
+    for index, block in enumerate(generator.blocks):
+        assert isinstance(block, UpBlock)
+        name = f"blocks.{index}"
+        convs = norms[f"{name}.conv1"] * norms[f"{name}.conv2"]
+        branch = block.norm1.bound() * block.norm2.bound() * UPSAMPLING * convs
+        yield Piece(name, norms[f"{name}.shortcut"] * UPSAMPLING + branch)
+        yield from _attention(generator.attention, index)
+    yield Piece("norm", batch_norm_bound(generator.norm))
+    yield Piece("to_rgb", norms["to_rgb"])
+
+
+def _of_discriminator(
+    discriminator: Discriminator, norms: Mapping[str, float], sides: Mapping[str, int]
+) -> Iterator[Piece]:
+    for index, block in enumerate(discriminator.blocks):
+        assert isinstance(block, FirstBlock | DownBlock)
+        name = f"blocks.{index}"
+        pooling = POOLING if isinstance(block, FirstBlock) or block.halve else 1.0
+        shortcut = 1.0 if block.shortcut is None else norms[f"{name}.shortcut"]
+        branch = norms[f"{name}.conv1"] * norms[f"{name}.conv2"]
+        yield Piece(name, pooling * (shortcut + branch))
+        yield from _attention(discriminator.attention, index)
+    last = len(discriminator.blocks) - 1
+    side = sides[f"blocks.{last}.conv2"] // (2 if discriminator.blocks[last].halve else 1)
+    yield Piece("sum pooling", side)
+    # For a given class the score is one inner product: with the row of `score` plus the class's.
+    row: Tensor = discriminator.score.weight
+    if discriminator.projection is not None:
+        row = row + discriminator.projection.weight
+    yield Piece("score and projection", row.norm(dim=1).max().item())
+
+
+def _attention(blocks: nn.ModuleDict, index: int) -> Iterator[Piece]:
+    if str(index) in blocks:
+        yield Piece(f"attention.{index}", None)
+
+
+# Batch norm stands behind sums, or depends on the class: only sigma can be folded in.
+ARCHITECTURE = Architecture(Generator, Discriminator, build, least_weights, without_sigma, pieces)

@@ -12,7 +12,7 @@ all its weights at once: `with normalized(network):`.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 from torch.nn.utils import parametrize
+
+from ganctl.runtime import autocast_off
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -50,7 +52,7 @@ class SpectralNorm(nn.Module):
 
     def sigma(self, weight: Tensor) -> Tensor:
         """(): the estimate u' W v of the largest singular value, which is never above it."""
-        with _autocast_off(weight.device):
+        with autocast_off(weight.device):
             return torch.dot(self.u, weight.flatten(1) @ self.v)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ def iterate(found: Sequence[NormalizedWeight], iterations: int = 1) -> list[Tens
     norms = [norm for _, _, norm in found]
     matrices = [weight.detach().flatten(1) for _, weight, _ in found]
     us, vs, eps = [n.u for n in norms], [n.v for n in norms], [n.eps for n in norms]
-    with _autocast_off(us[0].device):
+    with autocast_off(us[0].device):
         for _ in range(iterations):
             _store(vs, [torch.mv(m.mT, u) for m, u in zip(matrices, us, strict=True)], eps)
             mapped = [torch.mv(m, v) for m, v in zip(matrices, vs, strict=True)]
@@ -158,7 +160,7 @@ class _Divide(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
         if sigmas is None:
-            with _autocast_off(weights[0].device):
+            with autocast_off(weights[0].device):
                 mapped = [torch.mv(w.flatten(1), v) for w, v in zip(weights, vs, strict=True)]
                 sigmas = [torch.dot(u, m) for u, m in zip(us, mapped, strict=True)]
         divided = tuple(torch._foreach_div(weights, sigmas))
@@ -170,7 +172,7 @@ class _Divide(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = iter(ctx.saved_tensors)
         divided, sigmas, us, vs = (list(islice(saved, len(gradients))) for _ in range(4))
-        with _autocast_off(gradients[0].device):
+        with autocast_off(gradients[0].device):
             along = [
                 torch.dot(g.flatten(), w.flatten()) for g, w in zip(gradients, divided, strict=True)
             ]
@@ -191,9 +193,3 @@ def _store(buffers: list[Tensor], vectors: list[Tensor], eps: list[float]) -> li
     torch._foreach_div_(vectors, lengths)
     torch._foreach_copy_(buffers, vectors)
     return list(lengths)
-
-
-def _autocast_off(device: torch.device) -> AbstractContextManager[object]:
-    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ganctl.errors import ConfigError
-from ganctl.models import Generator
-from ganctl.models.folding import fold
+from ganctl.models import Generator, fold
 from ganctl.runtime import autocast, random_stream, upload
 from ganctl.sampling.pictures import grid, png, save_png, to_uint8
 from ganctl.settings.config import Precision

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ganctl.errors import ConfigError
-from ganctl.models import Generator
-from ganctl.models.folding import fold
+from ganctl.models import Generator, fold
 from ganctl.runtime import autocast, upload
 from ganctl.sampling.draw import ANIMATIONS, MAX_GRID, Point, latents
 from ganctl.sampling.pictures import grid, save_png, to_uint8

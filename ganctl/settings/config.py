@@ -6,7 +6,7 @@ after runs had been made without them: it is what those runs did, so that they c
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ganctl.errors import ConfigError
 from ganctl.settings.strict_yaml import KeyPath, Value
 
-RESNET_RESOLUTIONS = [32, 64, 128]
 SETTINGS_HINT = (
     "`ganctl presets celeba64` prints settings with their meaning, `ganctl presets sagan-cifar10`"
     " those of residual and conditional networks"
@@ -55,6 +54,10 @@ class AttentionConfig(Section):
 class ConvnetConfig(Section):
     """The article's pair of networks, mended."""
 
+    resolutions: ClassVar = [32, 64, 128, 256]  # that there are networks for
+    batch_norm_momentum: ClassVar = 0.1  # share of the newest batch
+    conditional: ClassVar = False  # they know no classes
+
     architecture: Literal["convnet"]
     latent_dim: int = Field(ge=1, le=4096)  # length of z
     width: int = Field(ge=8, le=512, multiple_of=8)  # channels at half the resolution
@@ -62,14 +65,11 @@ class ConvnetConfig(Section):
     g_spectral_norm: bool  # normalise the generator's weights
     d_spectral_norm: bool  # normalise the discriminator's weights
 
-    @property
-    def conditional(self) -> bool:
-        """The article's networks know no classes."""
-        return False
-
 
 class ResnetConfig(Section):
     """The papers' pair of residual networks."""
+
+    resolutions: ClassVar = [32, 64, 128]
 
     architecture: Literal["resnet"]
     conditional: bool  # classes enter both networks
@@ -150,11 +150,10 @@ class Config(Section):
     def _sizes_fit(self) -> "Config":
         if self.data.attribute is not None and not self.model.conditional:
             raise ValueError("data.attribute needs a conditional model (model.conditional: true)")
-        resnet = self.model.architecture == "resnet"
-        if resnet and self.data.resolution not in RESNET_RESOLUTIONS:
+        if self.data.resolution not in self.model.resolutions:
             raise ValueError(
-                f"data.resolution is {self.data.resolution}, but the papers' resnets are for"
-                f" {RESNET_RESOLUTIONS}"
+                f"data.resolution is {self.data.resolution}, but {self.model.architecture} networks"
+                f" are for {self.model.resolutions}"
             )
         possible = [size for size in (8, 16, 32, 64, 128) if size < self.data.resolution]
         if not set(self.model.attention.at) <= set(possible):
@@ -220,9 +219,16 @@ def value_of(config: Config, name: str) -> Value:
     return value
 
 
+def architectures() -> dict[str, type[Section]]:
+    """The settings of each architecture, by its name."""
+    kinds = get_args(get_args(ModelConfig)[0])
+    return {get_args(kind.model_fields["architecture"].annotation)[0]: kind for kind in kinds}
+
+
 def dotted(loc: tuple[str | int, ...]) -> str:
     """The name of a setting where pydantic found something wrong; it puts in the architecture."""
-    return re.sub(r"\bmodel\.(convnet|resnet)\b", "model", ".".join(str(part) for part in loc))
+    kinds = "|".join(architectures())
+    return re.sub(rf"\bmodel\.({kinds})\b", "model", ".".join(str(part) for part in loc))
 
 
 def _names(section: type[BaseModel], prefix: str) -> list[str]:
@@ -242,14 +248,17 @@ def _explain(
 ) -> ConfigError:
     name = dotted(loc)
     if kind.startswith("union_tag"):
-        name, reason = f"{name}.architecture", "should be 'convnet' or 'resnet'"
+        known = " or ".join(repr(name) for name in architectures())
+        name, reason = f"{name}.architecture", f"should be {known}"
         value = value.get("architecture") if isinstance(value, dict) else value
     path: KeyPath = tuple(name.split("."))
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
     prefix = f"{origin}: " if origin else ""
     if kind == "extra_forbidden" and name in setting_names():
-        own, other = ("convnet", "resnet") if "convnet" in loc else ("resnet", "convnet")
-        hint = f"{other} networks have it: `ganctl presets` shows the architecture of each preset"
+        key = name.removeprefix("model.")
+        have = [other for other, kind in architectures().items() if key in kind.model_fields]
+        own = next((kind for kind in architectures() if kind in loc), "such")
+        hint = f"{' and '.join(have)} networks have it: `ganctl presets` shows which a preset uses"
         return ConfigError(f"{prefix}{own} networks have no setting {name}", hint)
     if kind == "extra_forbidden":
         return ConfigError(f"{prefix}unknown setting {name}", hint=did_you_mean(name))

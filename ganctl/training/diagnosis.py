@@ -127,8 +127,7 @@ def window_of(config: Config) -> int:
     Adam moves a weight by about its rate a step, so a run with a lower rate needs longer; and
     averaged generators mean nothing until the statistics of batch norm are those of real batches.
     """
-    model = config.model
-    momentum = model.batch_norm_momentum if model.architecture == "resnet" else 0.1
+    momentum = config.model.batch_norm_momentum
     return math.ceil(max(TRAVEL / config.optim.g_lr, FORGOTTEN / momentum))
 
 

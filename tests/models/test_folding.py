@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ganctl.models import build_networks
+from ganctl.models import build_networks, fold
 from ganctl.models.convnet import Generator
-from ganctl.models.folding import fold
 from ganctl.models.spectral import normalized_weights
 from ganctl.runtime import random_stream
 from ganctl.settings import presets

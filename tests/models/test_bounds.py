@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganctl.insight.lipschitz import Piece, pieces, product
 from ganctl.insight.spectra import layer_spectra, map_sides
-from ganctl.models import Discriminator, Generator, build_networks
+from ganctl.models import Discriminator, Generator, build_networks, pieces
 from ganctl.models.attention import SelfAttention
+from ganctl.models.bounds import Piece, product
 from ganctl.runtime import random_stream
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
