@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ganctl.cli.show import ProgressBar
     from ganctl.insight.attention_maps import Figures, Inputs, Report
-    from ganctl.training.state import Description
+    from ganctl.store.contents import Description
 
 IMAGES, ROWS = 64, 6  # measured, and drawn, if nothing else is asked for
 MAX_ROWS, MAX_QUERIES = 64, 8  # of a picture
@@ -108,7 +108,7 @@ def inspect_attention(
     from ganctl.sampling.draw import Point
     from ganctl.sampling.pictures import save_png
     from ganctl.store import runs
-    from ganctl.training.state import load_networks
+    from ganctl.store.contents import load_networks
 
     path = runs.find_checkpoint(source)
     target = choose_device(device)

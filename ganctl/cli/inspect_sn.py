@@ -138,7 +138,7 @@ def _look(path: Path, networks: Sequence[str], averaged: bool, as_maps: bool) ->
     from ganctl.cli import show
     from ganctl.insight.spectra import Snapshot, layer_spectra, map_sides, weighted_layers
     from ganctl.models import Discriminator, Generator, pieces
-    from ganctl.training.state import load_networks
+    from ganctl.store.contents import load_networks
 
     loaded, saved = load_networks(path)
     generator = loaded.generator_ema if averaged else loaded.generator

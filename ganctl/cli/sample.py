@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ganctl.cli.show import ProgressBar
     from ganctl.sampling.draw import Batch
-    from ganctl.training.state import Description
+    from ganctl.store.contents import Description
 
 Part = TypeVar("Part", "Batch", "np.ndarray")
 
@@ -101,7 +101,7 @@ def sample(
     from ganctl.sampling import draw as drawing
     from ganctl.sampling import interpolate
     from ganctl.store import runs
-    from ganctl.training.state import load_networks
+    from ganctl.store.contents import load_networks
 
     if out is not None and walk is None:
         drawing.check_out(out, n or 1)

@@ -9,8 +9,9 @@ import torch
 from ganctl.errors import CheckpointError, DivergedError, StorageError, shell_quoted
 from ganctl.settings.config import Config
 from ganctl.store.checkpoint import Payload
+from ganctl.store.contents import first_bad_tensor
 from ganctl.store.runs import Run
-from ganctl.training.state import TrainState, describe, first_bad_tensor
+from ganctl.training.state import TrainState, describe
 
 NOTHING = "no checkpoint"  # what messages say before the first save
 MOST_FAILURES = 3  # periodic saves that may fail in a row before the run gives up

@@ -151,7 +151,7 @@ def test_names_and_numbers_that_cannot_be_written_are_refused() -> None:
 
 
 def test_networks_load_on_their_own(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    from ganctl.store import checkpoint
+    from ganctl.store import checkpoint, contents
 
     config = tiny()
     trained = state.create(config, CPU)
@@ -162,7 +162,7 @@ def test_networks_load_on_their_own(tiny: Callable[..., Config], tmp_path: Path)
         trained.payload(),
         {"run": {"id": "a", "name": "b"}, **state.describe(trained, config, CPU, data)},
     )
-    networks, saved = state.load_networks(path)
+    networks, saved = contents.load_networks(path)
     assert (saved.config, saved.step) == (config, 0)
     for name, network in networks._asdict().items():
         own = getattr(trained, name).state_dict()

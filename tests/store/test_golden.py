@@ -14,7 +14,7 @@ import torch
 from conftest import given
 
 from ganctl.cli.app import main
-from ganctl.store import checkpoint
+from ganctl.store import checkpoint, contents
 from ganctl.training import state
 from ganctl.training.step import train_step
 
@@ -40,7 +40,7 @@ def test_version_1_is_read_as_it_was_written(v1: Path) -> None:
     for name, section in metadata["sections"].items():
         assert checkpoint.digest_of(payload[name]) == section["sha256"]
     assert payload["generator"]["to_rgb.bias"].tolist() == [0.25, 0.5, 0.75]
-    networks, saved = state.load_networks(v1)
+    networks, saved = contents.load_networks(v1)
     assert saved.config.model.width == 8
     images = networks.generator_ema(torch.ones(1, 2))
     assert images.shape == (1, 3, 32, 32)
@@ -53,7 +53,7 @@ def test_version_1_is_sampled_and_inspected(v1: Path) -> None:
 
 
 def test_version_1_is_trained_on(v1: Path, faces: np.ndarray) -> None:
-    config = state.load_networks(v1)[1].config
+    config = contents.load_networks(v1)[1].config
     trained = state.create(config, torch.device("cpu"))
     trained.load(checkpoint.read(v1)[0], v1)
     metrics = train_step(trained, given(faces, config, 3), config)
