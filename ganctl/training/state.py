@@ -1,5 +1,6 @@
 """Everything a run consists of between two steps, and how it goes into a checkpoint and back."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,11 @@ class TrainState:
             if isinstance(part, nn.Module):
                 load_network(part, section, f"{path}: {field.name}")
             elif isinstance(part, torch.optim.Adam):
-                begun = payload["step"] != 0 and not payload[field.name[0] + "_scaler"]
-                _check_moments(part, section, begun, f"{path}: {field.name}")
-                part.load_state_dict(section)
+                scaled = self.g_scaler.is_enabled()  # then all updates so far may have been skipped
+                begun = payload["step"] != 0 and not scaled
+                _load_moments(part, section, begun, f"{path}: {field.name}")
             elif isinstance(part, torch.amp.GradScaler):
-                part.load_state_dict(section)
+                _load_scale(part, section, f"{path}: {field.name}")
             else:
                 setattr(self, field.name, section)
 
@@ -108,30 +109,54 @@ def _adam(network: nn.Module, lr: float, config: Config, device: torch.device) -
     )
 
 
-def _check_moments(optimizer: torch.optim.Adam, section: Any, begun: bool, where: str) -> None:
-    """Adam's own loading checks neither shapes nor finiteness.
+def _load_moments(optimizer: torch.optim.Adam, section: Any, begun: bool, where: str) -> None:
+    """Take over Adam's moments, checked; rates, betas and eps stay the configuration's.
 
-    `begun` says that there were updates, so that moments must be there; those of fp16 may all have
-    been skipped.
+    `begun` says that there were updates, so that moments must be there.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    numbers = list(range(len(weights)))
     try:
-        states, (group,) = section["state"], section["param_groups"]
-        whole = list(range(len(parameters)))
-        if group["params"] != whole or set(group) != set(optimizer.param_groups[0]):
+        moments, (group,) = section["state"], section["param_groups"]
+        if group["params"] != numbers:
             raise CheckpointError(f"{where} does not fit the network")
-        if sorted(states) != whole and (states or begun):
+        if sorted(moments) != numbers and (moments or begun):
             raise CheckpointError(
-                f"{where} has the moments of {len(states)} of {len(whole)} weights"
+                f"{where} has the moments of {len(moments)} of {len(weights)} weights"
             )
-        for index, moments in states.items():
-            for name, shape in (("exp_avg", None), ("exp_avg_sq", None), ("step", ())):
-                moment = moments[name]
-                expected = parameters[index].shape if shape is None else shape
-                if moment.shape != expected or not moment.isfinite().all():
-                    raise CheckpointError(f"{where}: {name} of parameter {index} does not fit")
+        for number, of_weight in moments.items():
+            _check_moments(of_weight, weights[number], number, where)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{where} is not the state of an Adam optimizer") from error
+    own_groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": own_groups})
+
+
+def _check_moments(moments: Any, weight: Tensor, number: int, where: str) -> None:
+    """Adam's own loading checks neither shapes nor values."""
+    shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+    if set(moments) != set(shapes):
+        raise CheckpointError(f"{where}: the moments of parameter {number} are not Adam's")
+    for name, shape in shapes.items():
+        moment = moments[name]
+        fits = moment.shape == shape and moment.is_floating_point() and moment.isfinite().all()
+        if not fits or (name != "exp_avg" and (moment < 0).any()):
+            raise CheckpointError(f"{where}: {name} of parameter {number} does not fit")
+
+
+def _load_scale(scaler: torch.amp.GradScaler, section: Any, where: str) -> None:
+    """Take over the scale of fp16's gradients; how it grows and falls stays as it is here."""
+    if not scaler.is_enabled():
+        return  # the run's precision is fp32 or bf16, which needs none
+    try:
+        scale, good_steps = section["scale"], section["_growth_tracker"]
+        if not (0 < scale < math.inf) or type(good_steps) is not int or good_steps < 0:
+            raise CheckpointError(f"{where}: {scale!r} is no scale for gradients")
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{where} is not the state of a gradient scaler") from error
+    scaler.load_state_dict(
+        {**scaler.state_dict(), "scale": float(scale), "_growth_tracker": good_steps}
+    )
 
 
 def _plain(part: Any) -> Any:

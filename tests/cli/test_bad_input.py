@@ -231,7 +231,8 @@ TRAINED = {  # what only `resume` looks at
     "no moments": (lambda p, _: p["d_optimizer"].update(state={}), "d_optimizer has the moments of 0 of"),
     "a moment missing": (lambda p, _: p["g_optimizer"]["state"].pop(0), "g_optimizer has the moments of"),
     "a count that is NaN": (lambda p, _: p["g_optimizer"]["state"][0].update(step=torch.tensor(torch.nan)), "step of parameter 0"),
-    "another group": (lambda p, _: p["g_optimizer"]["param_groups"][0].pop("eps"), "does not fit"),
+    "another group": (lambda p, _: p["g_optimizer"]["param_groups"][0].update(params=[0]), "does not fit"),
+    "two groups": (lambda p, _: p["g_optimizer"]["param_groups"].append({}), "g_optimizer is not the state of an Adam optimizer"),
     "no step": (lambda p, _: p.update(step="2"), "step is '2', not a count"),
     "a number among the names": (lambda p, _: p["generator"].update({7: 1}), "generator: 7 is missing or unexpected"),
 }  # fmt: skip

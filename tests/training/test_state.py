@@ -11,6 +11,7 @@ from conftest import given
 
 from ganctl.errors import CheckpointError
 from ganctl.settings.config import Config
+from ganctl.store import checkpoint
 from ganctl.training import state
 from ganctl.training.step import train_step
 
@@ -36,6 +37,12 @@ def damage(payload: dict[str, Any], kind: str) -> None:
             generator["to_rgb.bias"][0] = float("nan")
         case "d_optimizer: exp_avg of parameter 0":
             moments[0]["exp_avg"] = torch.zeros(3)
+        case "d_optimizer: exp_avg_sq of parameter 1":
+            moments[1]["exp_avg_sq"] -= 1
+        case "d_optimizer: step of parameter 2":
+            moments[2]["step"] -= 9
+        case "d_optimizer: the moments of parameter 3":
+            moments[3]["max_exp_avg_sq"] = moments[3]["exp_avg_sq"]
         case "d_optimizer is not the state":
             payload["d_optimizer"] = {"state": {}}
 
@@ -51,6 +58,9 @@ def damage(payload: dict[str, Any], kind: str) -> None:
         "generator.to_rgb.bias is no tensor",
         "generator.to_rgb.bias has values that are not finite",
         "d_optimizer: exp_avg of parameter 0",
+        "d_optimizer: exp_avg_sq of parameter 1",
+        "d_optimizer: step of parameter 2",
+        "d_optimizer: the moments of parameter 3",
         "d_optimizer is not the state",
     ],
 )
@@ -81,3 +91,42 @@ def test_a_step_that_is_no_number_is_refused(tiny: Callable[..., Config]) -> Non
     for step in ("3", -1, True, None, 1.0):
         with pytest.raises(CheckpointError, match=r"step is .*, not a count"):
             trained.load({**trained.payload(), "step": step}, PATH)
+
+
+LIES = {"lr": 123.0, "betas": ["x", None], "eps": -1.0, "weight_decay": 1e9, "fused": None}
+
+
+@pytest.mark.parametrize("lies", [{name: lie} for name, lie in LIES.items()] + [LIES])
+def test_rates_and_betas_are_the_configurations_whatever_a_file_says(
+    lies: dict[str, Any], tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny()
+    honest, deceived = (state.create(config, torch.device("cpu")) for _ in range(2))
+    train_step(honest, batches_of(faces, config), config)
+    payload = honest.payload()
+    for name in ("g_optimizer", "d_optimizer"):
+        payload[name]["param_groups"][0].update(lies)
+    deceived.load(payload, PATH)
+    for trained in (honest, deceived):
+        train_step(trained, batches_of(faces, config), config)
+    assert checkpoint.digest_of(deceived.payload()) == checkpoint.digest_of(honest.payload())
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"scale": 0.0}, {"scale": -1.0}, {"scale": float("nan")}, {"scale": float("inf")},
+        {"scale": "x"}, {"_growth_tracker": -1}, {"_growth_tracker": None},
+    ],
+)  # fmt: skip
+def test_a_scale_that_is_none_is_refused(lies: dict[str, Any], tiny: Callable[..., Config]) -> None:
+    config = tiny(train__precision="fp16")
+    trained = state.create(config, torch.device("cpu"))
+    payload = trained.payload()
+    payload["g_scaler"].update(growth_interval="x")
+    trained.load(payload, PATH)
+    assert trained.g_scaler.get_growth_interval() == 2000
+    payload["g_scaler"].update(lies)
+    for section in (payload["g_scaler"], {}, [], None):
+        with pytest.raises(CheckpointError, match="g_scaler"):
+            trained.load({**payload, "g_scaler": section}, PATH)
