@@ -50,6 +50,7 @@ class Description(Part):
     config: Config
     exactness: dict[str, str | int]  # what its bytes depend on besides configuration and images
     data: DataIdentity
+    streams: Annotated[int, Field(ge=1)] = 1  # which random streams the run drew from so far
 
 
 class Networks(NamedTuple):

@@ -21,6 +21,7 @@ from ganctl.store.contents import tensors_in as tensors_in
 from ganctl.training import ema
 
 FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
+STREAMS = 2  # which random streams a run draws from; one more whenever the same seed draws anew
 
 
 @dataclass
@@ -94,6 +95,7 @@ def describe(state: TrainState, config: Config, device: torch.device, data: Meta
         "images": state.step * config.optim.d_steps_per_g * config.optim.batch_size,
         "config": config.model_dump(),
         "exactness": fingerprint(device),
+        "streams": STREAMS,
         "data": data,
     }
 

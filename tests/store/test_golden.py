@@ -42,6 +42,7 @@ def test_version_1_is_read_as_it_was_written(v1: Path) -> None:
     assert payload["generator"]["to_rgb.bias"].tolist() == [0.25, 0.5, 0.75]
     networks, saved = contents.load_networks(v1)
     assert saved.config.model.width == 8
+    assert saved.streams == 1
     images = networks.generator_ema(torch.ones(1, 2))
     assert images.shape == (1, 3, 32, 32)
 
