@@ -34,13 +34,14 @@ from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.settings import overrides
 from ganctl.settings.config import Config, replace, value_of
 from ganctl.store import checkpoint, runs
+from ganctl.store.contents import Description, check_size, described
 from ganctl.store.runs import Run
 from ganctl.training import state
 from ganctl.training.inputs import Inputs
 from ganctl.training.loop import Watcher, train
 from ganctl.training.metrics import StepMetrics
 from ganctl.training.previews import PREVIEWS, save_reals
-from ganctl.training.state import Description, TrainState
+from ganctl.training.state import STREAMS, TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
 
@@ -146,7 +147,7 @@ def resume(
     run.sweep()
     path = run.newest_checkpoint()
     payload, metadata = checkpoint.read(path)
-    saved = state.described(metadata, path)
+    saved = described(metadata, path)
     config = overrides.with_edits(saved.config, run.folder / "config.yaml")
     if steps is not None:
         config = replace(config, {"train.steps": steps})
@@ -158,7 +159,7 @@ def resume(
     images = open_images(config, progress)
     _check_same(images.identity(config), saved, run, config)
     _note_differences(saved, config, device)
-    state.check_size(payload, saved, path)
+    check_size(payload, saved, path)
     session = _assembled(config, device, images)
     session.state.load(payload, path)
     if session.state.step != saved.step:
@@ -274,6 +275,8 @@ def _note_differences(saved: Description, config: Config, device: torch.device) 
     now: dict[str, object] = dict(fingerprint(device))
     for name in overrides.NOTED:
         before[name], now[name] = value_of(saved.config, name), value_of(config, name)
+    if saved.streams != STREAMS:
+        log.warning("the run was begun by another ganctl: its random numbers differ from here on")
     for name, value in now.items():
         if before.get(name) != value:
             was = f"{name} was {before.get(name)}, is {value}"

@@ -10,7 +10,7 @@ from ganctl.data.sources import open_source
 from ganctl.runtime import fingerprint, peak_memory, synchronize
 from ganctl.session import Images
 from ganctl.settings.config import Config, to_yaml
-from ganctl.training.state import tensors_in
+from ganctl.store.contents import tensors_in
 
 
 def print_dry_run(config: Config, device_name: str, *, as_json: bool) -> None:

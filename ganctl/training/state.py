@@ -14,10 +14,7 @@ from ganctl.models import Discriminator, Generator, build_networks
 from ganctl.runtime import fingerprint, random_stream
 from ganctl.settings.config import Config
 from ganctl.store.checkpoint import Metadata, Payload
-from ganctl.store.contents import check_size as check_size
-from ganctl.store.contents import described as described
 from ganctl.store.contents import load_network
-from ganctl.store.contents import tensors_in as tensors_in
 from ganctl.training import ema
 
 FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam

@@ -269,6 +269,19 @@ def test_resume_says_when_it_cannot_be_bit_exact(
     assert "not bit-exact with the run so far: threads was 1, is 2" in capsys.readouterr().err
 
 
+def test_a_run_whose_random_numbers_were_others_goes_on_with_a_word(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word = "warning: the run was begun by another ganctl: its random numbers differ from here on"
+    with monkeypatch.context() as before:
+        before.setattr(state, "STREAMS", 1)
+        assert main(["train", "--data", str(photos), *TINY, "--steps", "1", "--run", "r"]) == 0
+    assert main(["resume", "r", "--steps", "2"]) == 0
+    assert word in capsys.readouterr().err
+    assert main(["resume", "r", "--steps", "3"]) == 0
+    assert word not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("zero_from", "hint"), [(2, None), (3, 3), (9, 4)])
 def test_a_finished_run_is_not_told_to_go_beyond_its_rates(
     photos: Path, capsys: pytest.CaptureFixture[str], zero_from: int, hint: int | None

@@ -102,13 +102,13 @@ def test_rates_and_betas_are_the_configurations_whatever_a_file_says(
 ) -> None:
     config = tiny()
     honest, deceived = (state.create(config, torch.device("cpu")) for _ in range(2))
-    train_step(honest, batches_of(faces, config), config)
+    train_step(honest, given(faces, config), config)
     payload = honest.payload()
     for name in ("g_optimizer", "d_optimizer"):
         payload[name]["param_groups"][0].update(lies)
     deceived.load(payload, PATH)
     for trained in (honest, deceived):
-        train_step(trained, batches_of(faces, config), config)
+        train_step(trained, given(faces, config, 1), config)
     assert checkpoint.digest_of(deceived.payload()) == checkpoint.digest_of(honest.payload())
 
 
