@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,9 +26,9 @@ from ganctl.store import checkpoint
 from ganctl.store.checkpoint import Metadata, Payload
 from ganctl.store.durable import sync, write_text
 from ganctl.store.journal import Journal, now
+from ganctl.store.retention import CheckpointFiles
 
 ROOT = Path("runs")
-CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 log = logging.getLogger("ganctl")
 
 
@@ -43,6 +42,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder)
+        self._files = CheckpointFiles(self.checkpoints, self.run_id)
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ class Run:
         A file of that step can only be there if it was damaged, for the run went on from an older
         one; it is set aside. Raises StorageError.
         """
-        path = self.checkpoints / f"step-{step:09}.pt"
+        path = self._files.path_of(step)
         identity = {"id": self.run_id, "name": self.name}
         try:
             self.checkpoints.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ class Run:
             raise StorageError(f"could not save {path}: {error.strerror}") from error
         checkpoint.write(path, payload, {"run": identity, **metadata})
         self._tidy(lambda: _link(self.folder / "ckpt.pt", path))
-        self._tidy(lambda: self._prune(keep, keep_every))
+        self._tidy(lambda: self._files.prune(path, keep, keep_every))
         return path
 
     def _tidy(self, task: Callable[[], None]) -> None:
@@ -108,21 +108,9 @@ class Run:
 
     def newest_checkpoint(self) -> Path:
         """The newest checkpoint of this run that is whole; others are skipped with a warning."""
-        damaged = 0
-        for step, path in self._saved():
-            try:
-                metadata = checkpoint.verify(path)
-            except CheckpointError as error:
-                damaged += 1
-                log.warning("skipped: %s", error)
-                continue
-            if _owner(metadata) != self.run_id:
-                log.warning("skipped: %s belongs to another run", path)
-            elif metadata.get("step", step) != step:
-                log.warning("skipped: %s is of step %s, not of its name", path, metadata["step"])
-            else:
-                return path
-        raise self._no_checkpoint(damaged)
+        for path in self._files.whole():
+            return path
+        raise self._no_checkpoint()
 
     def has_checkpoints(self) -> bool:
         """Whether anything was saved, whole or not."""
@@ -130,40 +118,18 @@ class Run:
 
     def whole_checkpoints(self) -> list[Path]:
         """All checkpoints of this run that are whole, the oldest first; CheckpointError if none."""
-        paths = [path for _, path in reversed(self._saved())]
-        whole = [path for path in paths if self._wrote(path, checkpoint.verify)]
+        whole = list(self._files.whole())
         if not whole:
-            raise self._no_checkpoint(len(paths))
-        return whole
+            raise self._no_checkpoint()
+        return whole[::-1]
 
-    def _no_checkpoint(self, damaged: int) -> CheckpointError:
-        found = f"{damaged} damaged" if damaged else "nothing saved yet"
+    def _no_checkpoint(self) -> CheckpointError:
+        skipped = len(self._files.found())
+        why = f"{skipped} skipped" if skipped else "nothing saved yet"
         return CheckpointError(
-            f"{self.folder} has no usable checkpoint ({found})",
+            f"{self.folder} has no usable checkpoint ({why})",
             hint=f"start again: ganctl train --preset {shell_quoted(self.folder / 'config.yaml')}",
         )
-
-    def _saved(self) -> list[tuple[int, Path]]:
-        """Steps and files of what looks like a checkpoint, the newest first."""
-        files = [(CHECKPOINT.fullmatch(p.name), p) for p in self.checkpoints.glob("step-*.pt")]
-        return sorted(((int(match[1]), path) for match, path in files if match), reverse=True)
-
-    def _prune(self, keep: int, keep_every: int) -> None:
-        """Damaged files do not count among the `keep`, and other runs' files are left alone."""
-        kept = 0
-        for at, path in self._saved():
-            milestone = keep_every > 0 and at % keep_every == 0
-            if kept < keep:
-                kept += self._wrote(path, checkpoint.verify)
-            elif not milestone and self._wrote(path, checkpoint.peek):
-                path.unlink()
-
-    def _wrote(self, path: Path, reader: Callable[[Path], Metadata]) -> bool:
-        """Whether this run wrote `path`, as far as `reader` looks."""
-        try:
-            return _owner(reader(path)) == self.run_id
-        except CheckpointError:
-            return False
 
     def write_config(self, config: Config) -> None:
         """Replace config.yaml; StorageError if it cannot be written."""
@@ -251,12 +217,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # a name that is too long
         return False
-
-
-def _owner(metadata: Metadata) -> object:
-    """The id of the run that wrote a checkpoint, whatever else stands in its place."""
-    run = metadata.get("run")
-    return run.get("id") if isinstance(run, dict) else None
 
 
 def _identity(folder: Path) -> tuple[str, int]:

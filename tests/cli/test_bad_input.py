@@ -255,7 +255,7 @@ def test_a_checkpoint_that_contradicts_itself_is_not_resumed(
 
 
 RUNS: list[tuple[str, Setup, list[str], int, str]] = [
-    ("all damaged", damage(1, 2), ["resume", "run"], 3, "run has no usable checkpoint (2 damaged)"),
+    ("all damaged", damage(1, 2), ["resume", "run"], 3, "run has no usable checkpoint (2 skipped)"),
     ("all damaged, sampled", damage(1, 2), ["sample", "run"], 3, "run has no usable checkpoint"),
     ("nothing saved", nothing_saved, ["resume", "run"], 3, "run has no usable checkpoint (nothing saved yet)"),
     ("run.json damaged", write("run/run.json", "{"), ["resume", "run"], 3, "run/run.json is damaged"),

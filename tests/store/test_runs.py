@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def test_a_run_without_a_usable_checkpoint_says_so(run: Run) -> None:
     save(run, 1, 2)
     for path in run.checkpoints.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="2 damaged"):
+    with pytest.raises(CheckpointError, match="2 skipped"):
         run.newest_checkpoint()
 
 
@@ -138,6 +139,48 @@ def test_a_damaged_file_is_replaced_and_never_pushes_out_a_whole_one(run: Run) -
     save(run, 90, keep=2)
     assert run.newest_checkpoint().name == "step-000000090.pt"
     assert (run.checkpoints / "step-000000090.damaged").read_bytes() == b"damaged"
+
+
+def test_a_save_digests_what_it_wrote_and_nothing_else(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older files are read once by a process that did not write them, and never again."""
+    digested: list[int] = []
+    check = checkpoint._check_digest
+
+    def remember(file: IO[bytes], path: Path) -> int:
+        digested.append(int(path.name.removeprefix(".tmp-")[len("step-") :][:9]))
+        return check(file, path)
+
+    def digested_by_saving(run: Run, step: int) -> list[int]:
+        digested.clear()
+        save(run, step, keep=3)
+        return sorted(digested)
+
+    monkeypatch.setattr(checkpoint, "_check_digest", remember)
+    for step in range(1, 6):
+        assert digested_by_saving(run, step) == [step]
+    later = runs.find(run.folder)  # as another process would
+    assert digested_by_saving(later, 6) == [4, 5, 6]
+    assert digested_by_saving(later, 7) == [7]
+    damaged = run.checkpoints / "step-000000006.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert digested_by_saving(later, 8) == [6, 8]
+    assert saved_steps(run) == [f"step-{step:09}.pt" for step in (5, 6, 7, 8)]
+    assert digested_by_saving(later, 9) == [9]
+    assert saved_steps(run) == [f"step-{step:09}.pt" for step in (7, 8, 9)]
+
+
+def test_what_was_just_written_stays_whatever_else_is_there(run: Run) -> None:
+    """Its bytes were read back; of all others only a verdict is known, which may be out of date."""
+    save(run, 80, 90, 100)
+    for step in (90, 100):
+        path = run.checkpoints / f"step-{step:09}.pt"
+        dates = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_bytes(bytes(path.stat().st_size))
+        os.utime(path, ns=dates)
+    save(run, 85, keep=2)
+    assert run.newest_checkpoint().name == "step-000000085.pt"
 
 
 def test_half_written_files_are_swept(run: Run) -> None:

@@ -18,7 +18,11 @@ from ganctl.store import checkpoint, runs
 
 
 class Store(RuleBasedStateMachine):
-    """Whatever happened, the newest whole file of the run is found and was never deleted."""
+    """Whatever happened, the newest whole file of the run is found and was never deleted.
+
+    Of the whole files the last `keep` stay. One that rots after it was verified, without a trace in
+    its size and date, counts among them until it is read again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +32,8 @@ class Store(RuleBasedStateMachine):
         self.step = self.first = 10
         self.strangers: set[str] = set()
         self.whole: set[int] = set()  # steps whose files are there, undamaged
+        self.verified: set[int] = set()  # of these, those that this process has read or written
+        self.rotten: set[int] = set()  # verified by this process, and damaged without a trace since
 
     def path(self, step: int) -> Path:
         return self.run.checkpoints / f"step-{step:09}.pt"
@@ -37,18 +43,39 @@ class Store(RuleBasedStateMachine):
         self.step += ahead
         payload = {"generator": {"w": torch.full((2,), float(self.step))}, "step": self.step}
         self.run.save(self.step, payload, {"step": self.step}, keep, keep_every)
-        whole = sorted({*self.whole, self.step}, reverse=True)
-        milestones = {step for step in whole if keep_every and step % keep_every == 0}
-        self.whole = {*whole[:keep], *milestones}
-        assert {step for step in whole if self.path(step).exists()} == self.whole
+        self.rotten.discard(self.step)
+        counted = sorted({*self.whole, *self.rotten, self.step}, reverse=True)
+        milestones = {step for step in counted if keep_every and step % keep_every == 0}
+        kept = {*counted[:keep], *milestones}
+        assert {step for step in counted if self.path(step).exists()} == kept
+        self.whole = (self.whole | {self.step}) & kept
+        self.verified = (self.verified | set(counted[:keep])) & self.whole
+        self.rotten &= kept
 
     @precondition(lambda self: self.whole)
     @rule(data=st.data())
     def damage(self, data: st.DataObject) -> None:
         step = data.draw(st.sampled_from(sorted(self.whole)))
-        content = bytearray(self.path(step).read_bytes())
+        self.flip_a_bit(step, data, later=1)
+        self.verified.discard(step)
+
+    @precondition(lambda self: self.whole)
+    @rule(data=st.data())
+    def rot(self, data: st.DataObject) -> None:
+        step = data.draw(st.sampled_from(sorted(self.whole)))
+        self.flip_a_bit(step, data, later=0)
+        if step in self.verified:
+            self.verified.discard(step)
+            self.rotten.add(step)
+
+    def flip_a_bit(self, step: int, data: st.DataObject, later: int) -> None:
+        """Damage the file of `step`, and date it so many nanoseconds later than it was."""
+        path = self.path(step)
+        before = path.stat()
+        content = bytearray(path.read_bytes())
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-        self.path(step).write_bytes(content)
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + later))
         self.whole.discard(step)
 
     @precondition(lambda self: self.whole)
@@ -57,6 +84,7 @@ class Store(RuleBasedStateMachine):
         step = data.draw(st.sampled_from(sorted(self.whole)))
         self.path(step).unlink()
         self.whole.discard(step)
+        self.verified.discard(step)
 
     @rule(name=st.sampled_from([".tmp-step-000000001-1-ab", "step-x.pt", "notes.txt"]))
     def litter(self, name: str) -> None:
@@ -80,6 +108,7 @@ class Store(RuleBasedStateMachine):
         self.run.sweep()
         assert not list(self.run.checkpoints.glob(".tmp-*"))
         self.step = max(self.whole, default=self.first)
+        self.verified, self.rotten = set(), set()
 
     @invariant()
     def the_newest_whole_file_is_found(self) -> None:
@@ -87,7 +116,10 @@ class Store(RuleBasedStateMachine):
             found = checkpoint.read(self.run.newest_checkpoint())[0]["step"]
         except CheckpointError:
             found = None
-        assert found == max(self.whole, default=None)
+        newest = max(self.whole, default=None)
+        assert found == newest
+        self.verified |= {newest} if newest is not None else set()
+        self.rotten = {step for step in self.rotten if newest is not None and step < newest}
 
     def teardown(self) -> None:
         shutil.rmtree(self.base)
