@@ -23,14 +23,14 @@ def counts_of(*arguments: str) -> dict[str, int]:
 def test_sixty_kills_during_saves_lose_nothing() -> None:
     counts = counts_of("saves", "60")
     assert counts["kills"] == 60
-    assert counts["half-written files"] > 5, "the kills did not come in the middle of saves"
+    assert counts["half-written files"] >= 30, "the kills did not come in the middle of saves"
     assert (counts["lost"], counts["wrong"]) == (0, 0)
 
 
 def test_a_training_killed_ten_times_ends_in_the_same_bytes(photos: Path) -> None:
     counts = counts_of("trainings", "10", str(photos))
     assert counts["kills"] == 10
-    assert counts["resumed"] >= 3
+    assert counts["resumed"] == 9
     assert counts["different"] == 0
 
 

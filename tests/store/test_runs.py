@@ -1,6 +1,7 @@
 """A run's folder: what is newest, what is kept, who may write."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import IO
 import pytest
 import torch
 
+from ganctl.cli.app import main
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError
 from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
@@ -120,6 +122,27 @@ def test_a_run_without_a_usable_checkpoint_says_so(run: Run) -> None:
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="2 skipped"):
         run.newest_checkpoint()
+
+
+def test_the_hint_of_a_run_without_a_checkpoint_starts_it_again_as_it_was(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--set", "model.width=8", "--batch-size", "4", "--precision", "fp32", "--steps", "2"]
+    train = ["train", "--preset", "faces32", "--data", str(photos), *small, "--seed", "5"]
+    assert main([*train, "--run", "my run"]) == 0
+    lost = runs.find(Path("my run"))
+    before = checkpoint.peek(lost.newest_checkpoint())
+    for path in lost.checkpoints.iterdir():
+        path.unlink()
+    capsys.readouterr()
+    assert main(["resume", "my run"]) == 3
+    said = capsys.readouterr().err
+    assert "my run has no usable checkpoint (nothing saved yet)" in said
+    command = shlex.split(said.partition("start again: ")[2])
+    assert command == ["ganctl", "train", "--preset", "my run/config.yaml"]
+    assert main(command[1:]) == 0
+    after = checkpoint.peek(runs.find(None).newest_checkpoint())
+    assert (after["config"], after["sections"]) == (before["config"], before["sections"])
 
 
 def test_the_newest_are_kept_and_strangers_left_alone(run: Run) -> None:

@@ -3,9 +3,9 @@
 Run by test_kills.py in a process of its own: it imports torch once and forks every victim, so that
 sixty kills take seconds. Prints one JSON object with counts.
 
-python tests/victims.py saves 60
-python tests/victims.py limits
-python tests/victims.py trainings 10 photos/
+python tests/store/victims.py saves 60
+python tests/store/victims.py limits
+python tests/store/victims.py trainings 10 photos/
 """
 
 import json
@@ -29,7 +29,7 @@ from ganctl.store import checkpoint, runs
 from ganctl.store.runs import Run
 
 WEIGHTS = 200_000  # so that a save takes milliseconds, some of which are in each of its phases
-SEED = 20_240
+CHANCE = random.Random(20_240)
 
 
 def payload(step: int) -> dict[str, Any]:
@@ -60,26 +60,41 @@ def save_for_ever(folder: Path, first: int, pipe: int) -> None:
         os.write(pipe, step.to_bytes(8, "little"))
 
 
+def half_written(run: Run) -> int:
+    """How many files of `run` were begun and not published."""
+    return len(list(run.checkpoints.glob(".tmp-*")))
+
+
+def kill(child: int, ready: Callable[[], bool]) -> None:
+    """kill -9 at a random moment at which `ready` says so, while the child stands still."""
+    while True:
+        time.sleep(CHANCE.uniform(0, 0.03))
+        os.kill(child, signal.SIGSTOP)
+        os.waitpid(child, os.WUNTRACED)
+        if ready():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+        os.kill(child, signal.SIGCONT)
+
+
 def kill_saves(trials: int) -> dict[str, int]:
-    """Kill a process that only saves, at random moments, and look at what is there."""
+    """Kill a process that only saves, every second time in the middle of a file."""
     config = replace(presets.load("faces32"), {"model.width": 8})
     made = runs.create(Path("saves"), "x", config)
     os.close(made._lock or 0)  # this process only looks
-    chance = random.Random(SEED)
     counts = {"kills": 0, "half-written files": 0, "lost": 0, "wrong": 0, "saved": 0}
     newest = 0
-    for _ in range(trials):
+    for trial in range(trials):
         reader, writer = os.pipe()
         child = forked(lambda: save_for_ever(made.folder, newest + 1, writer))  # noqa: B023
         os.close(writer)
         os.read(reader, 8)  # at least one save first
-        time.sleep(chance.uniform(0, 0.03))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kill(child, lambda: trial % 2 == 0 or half_written(made) > 0)  # noqa: B023
         acknowledged = newest + 1 + len(os.read(reader, 2**20)) // 8
         os.close(reader)
         counts["kills"] += 1
-        counts["half-written files"] += len(list(made.checkpoints.glob(".tmp-*")))
+        counts["half-written files"] += half_written(made)
         path = made.newest_checkpoint()
         found, _ = checkpoint.read(path)
         counts["lost"] += found["step"] < acknowledged
@@ -121,28 +136,46 @@ def sections(folder: Path) -> dict[str, Any]:
     return dict(checkpoint.read(runs.find(folder).newest_checkpoint())[1]["sections"])
 
 
+def told_of_saves(victim: Callable[[], object], pipe: int) -> None:
+    """Run `victim`, which writes one byte into `pipe` after each checkpoint it publishes."""
+    save = Run.save
+
+    def save_and_tell(*arguments: Any) -> Path:
+        path = save(*arguments)
+        os.write(pipe, b".")
+        return path
+
+    Run.save = save_and_tell  # type: ignore[method-assign]
+    victim()
+
+
 def kill_trainings(trials: int, photos: str) -> dict[str, int]:
-    """Kill one run again and again, resume it each time, and compare it with an unharmed one."""
+    """Kill one run again and again, resume it each time, and compare it with an unharmed one.
+
+    Each victim has saved before it is killed, however slow the machine is, and none can reach its
+    last step, however fast. Where the kills come is left to chance.
+    """
     common = ["--data", photos, "--set", "model.width=8", "--set", "model.latent_dim=8"]
     common += ["--batch-size", "4", "--precision", "fp32", "--set", "train.checkpoint_every=7"]
-    train = ["train", *common, "--steps", "240"]
-    assert main([*train, "--run", "whole"]) == 0  # also imports all that the victims need
-    chance = random.Random(SEED)
+    assert main(["train", *common, "--steps", "1", "--run", "first"]) == 0  # imports all, packs
     counts = {"kills": 0, "resumed": 0, "different": 0}
-    command = [*train, "--run", "killed"]
-    while counts["kills"] < trials:
-        child = forked(lambda: sys.exit(main(command)))  # noqa: B023
-        time.sleep(chance.uniform(0.15, 0.5))
+    command = ["train", *common, "--steps", str(10**9), "--run", "killed"]
+    for _ in range(trials):
+        reader, writer = os.pipe()
+        child = forked(lambda: told_of_saves(lambda: main(command), writer))  # noqa: B023
+        os.close(writer)
+        assert os.read(reader, 1), "the training ended before it saved"
+        time.sleep(CHANCE.uniform(0, 0.1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(reader)
         counts["kills"] += 1
-        checkpoints = Path("killed") / "checkpoints"
-        if checkpoints.exists() and list(checkpoints.glob("step-*.pt")):
-            counts["resumed"] += command[0] == "resume"
-            command = ["resume", "killed"]
-        elif Path("killed").exists():
-            Path("killed").rename(f"too-early-{counts['kills']}")
-    assert main(["resume", "killed"]) == 0
+        counts["resumed"] += command[0] == "resume"
+        command = ["resume", "killed"]
+    saved = checkpoint.peek(runs.find(Path("killed")).newest_checkpoint())["step"]
+    last = ["--steps", str(saved + 7)]
+    assert main(["resume", "killed", *last]) == 0
+    assert main(["train", *common, *last, "--run", "whole"]) == 0
     counts["different"] = int(sections(Path("killed")) != sections(Path("whole")))
     return counts
 
