@@ -9,7 +9,7 @@ PACKAGE = Path(ganctl.__file__).parent
 
 # A room may import only from those before it; rooms in one line do not know each other.
 ROOMS = [
-    {"errors"},
+    {"errors", "cache"},
     {"settings"},
     {"runtime"},
     {"models"},

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ganctl.data.cache import cache_folder
+from ganctl.cache import cache_folder
 from ganctl.errors import DataError
 
 Downloaded = TypeVar("Downloaded")

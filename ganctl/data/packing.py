@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ganctl.data.cache import cache_folder
+from ganctl.cache import cache_folder
 from ganctl.data.decoding import fit
 from ganctl.data.sources import Source
 from ganctl.errors import DataError, StorageError

@@ -6,13 +6,55 @@ max-pooled 2 x 2, and a last 1 x 1 convolution leads back to C channels.
 """
 
 import math
+from collections.abc import Callable
 from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from ganctl.models.layers import LayerOptions, conv
+
+# queries (B, N, D), keys (B, M, D), values (B, M, E), scale -> (B, N, E)
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+CHUNK_BYTES = 4 * 2**20  # of maps that are made at once, so that they stay in the cache
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """softmax(scale * query key') value (eq. 2): (B, N, D), (B, M, D), (B, M, E) -> (B, N, E).
+
+    Queries and keys are padded with zeros to the width of the values, which changes nothing and
+    lets the fused kernels run; they keep no (N, M) map for the backward pass. They also want a
+    dimension for heads, of which there is one.
+    """
+    wider = (0, value.shape[-1] - query.shape[-1])
+    heads = (pad(query, wider)[:, None], pad(key, wider)[:, None], value[:, None])
+    return scaled_dot_product_attention(*heads, scale=scale)[:, 0]
+
+
+def chunked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """The same by plain products, for a few images at a time, whose maps stay in the cache.
+
+    No map is kept: the backward pass makes it again.
+    """
+    a_map = query.shape[1] * key.shape[1] * query.element_size()
+    size = max(1, CHUNK_BYTES // a_map)
+    chunks = zip(query.split(size), key.split(size), value.split(size), strict=True)
+    return torch.cat([_recomputed(*chunk, scale) for chunk in chunks])
+
+
+def _recomputed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    arguments = (query, key, value, scale)
+    attended: Tensor = checkpoint(
+        _attention, *arguments, use_reentrant=False, preserve_rng_state=False
+    )
+    return attended
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    return (scale * query @ key.mT).softmax(dim=-1) @ value
 
 
 class SelfAttention(nn.Module):
@@ -21,6 +63,8 @@ class SelfAttention(nn.Module):
     `scaled` divides the logits by sqrt(C/8), as the article does and the paper does not.
     `pooled` max-pools keys and values, as the authors' code does and the paper's text does not.
     """
+
+    attend: Attend = staticmethod(plain_attention)
 
     def __init__(
         self, channels: int, *, scaled: bool, pooled: bool, **options: Unpack[LayerOptions]
@@ -41,12 +85,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), eq. 2 and 3."""
         query, key, value = self._projections(x)
-        # Queries and keys are padded with zeros to the width of the values, which changes nothing
-        # and lets the fused kernels run; they keep no (N, M) map for the backward pass. They also
-        # want a dimension for heads, of which there is one.
-        wider = (0, value.shape[-1] - query.shape[-1])
-        heads = (pad(query, wider)[:, None], pad(key, wider)[:, None], value[:, None])
-        attended = scaled_dot_product_attention(*heads, scale=self.scale)[:, 0]  # (B, N, C/2)
+        attended = self.attend(query, key, value, self.scale)  # (B, N, C/2)
         attended = attended.mT.unflatten(2, x.shape[2:])  # (B, C/2, H, W)
         return x + self.gamma * self.output(attended)
 

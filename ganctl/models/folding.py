@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ganctl.models.attention import SelfAttention
-from ganctl.models.layers import UpsampleConv2d
+from ganctl.models.layers import Conv2d, UpsampleConv2d
 from ganctl.models.spectral import Layer, normalized_weights
-from ganctl.models.winograd import Conv2d
 
 
 def without_sigma(network: nn.Module) -> nn.Module:

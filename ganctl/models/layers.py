@@ -1,14 +1,36 @@
-"""The layers all networks are built of: initialised, then spectrally normalised."""
+"""The layers all networks are built of: initialised, then spectrally normalised.
 
-from typing import Any, TypedDict, Unpack
+What a layer computes with is an attribute that holds a pure function: the library's here, and a
+faster one where `swaps` puts it in.
+"""
+
+from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, leaky_relu, pixel_shuffle
 
 from ganctl.models.spectral import EPS, Layer, add_spectral_norm
-from ganctl.models.winograd import Conv2d, convolve
 from ganctl.runtime import autocast_off
+
+# x (B, C_in, H, W), weight (C_out, C_in, k, k), bias (C_out,) -> (B, C_out, H, W)
+Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def plain_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, C_in, H, W) -> (B, C_out, H, W): zero padding of half the odd kernel."""
+    return conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def plain_window_means(x: Tensor, padding: int) -> Tensor:
+    """(B, C, H, W) -> means of all 2 x 2 windows: (B, C, H - 1, W - 1), or H + 1 with padding 1."""
+    return avg_pool2d(x, 2, stride=1, padding=padding)
+
+
+def plain_leaky_relu_pool(x: Tensor, slope: float) -> Tensor:
+    """(B, C, H, W) -> (B, C, H/2, W/2): LeakyReLU, then the means of 2 x 2."""
+    return avg_pool2d(leaky_relu(x, slope), 2)
 
 
 class LayerOptions(TypedDict, total=False):
@@ -65,6 +87,19 @@ class Head(nn.Linear):
             return super().forward(x.to(self.weight.dtype))
 
 
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` of an odd kernel that keeps H and W."""
+
+    convolve: Convolve = staticmethod(plain_convolution)
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> None:
+        super().__init__(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H, W)."""
+        return self.convolve(x, self.weight, self.bias)
+
+
 class UpsampleConv2d(nn.Conv2d):
     """A 5 x 5 or 3 x 3 convolution of the twice up-sampled input, which is never up-sampled.
 
@@ -80,6 +115,8 @@ class UpsampleConv2d(nn.Conv2d):
     """
 
     folding: Tensor
+    convolve: Convolve = staticmethod(plain_convolution)
+    window_means: Callable[[Tensor, int], Tensor] = staticmethod(plain_window_means)
 
     def __init__(self, c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> None:
         if kernel not in (3, 5):
@@ -103,9 +140,9 @@ class UpsampleConv2d(nn.Conv2d):
         """(B, C_in, H, W) -> (B, C_out, 2H, 2W)."""
         if self.kernel_size == (5, 5):
             bias = None if self.bias is None else self.bias.repeat_interleave(4)
-            return pixel_shuffle(convolve(x, self.phase_kernels(), bias), 2)
+            return pixel_shuffle(self.convolve(x, self.phase_kernels(), bias), 2)
         spread = 4 * self.weight.transpose(0, 1).flip(2, 3)  # 4, as a window's mean is its sum / 4
-        y = avg_pool2d(conv_transpose2d(x, spread, stride=2), 2, stride=1)
+        y = self.window_means(conv_transpose2d(x, spread, stride=2), 0)
         return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
 
 
@@ -116,50 +153,26 @@ class PooledConv2d(nn.Conv2d):
     with stride 2: 9 multiplications for each pooled pixel instead of 36. H and W are even.
     """
 
+    window_means: Callable[[Tensor, int], Tensor] = staticmethod(plain_window_means)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H/2, W/2)."""
-        means = avg_pool2d(x, 2, stride=1, padding=1)  # (B, C_in, H + 1, W + 1)
+        means = self.window_means(x, 1)  # (B, C_in, H + 1, W + 1)
         return conv2d(means, self.weight, self.bias, stride=2)
 
 
 class LeakyReLUPool(nn.Module):
-    """LeakyReLU, then 2 x 2 average pooling: (B, C, H, W) -> (B, C, H/2, W/2), H and W even.
+    """LeakyReLU, then 2 x 2 average pooling: (B, C, H, W) -> (B, C, H/2, W/2), H and W even."""
 
-    One full map is kept for the backward pass instead of two, and the gradient is written once.
-    """
+    activate_and_pool: Callable[[Tensor, float], Tensor] = staticmethod(plain_leaky_relu_pool)
 
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = _LeakyReLUPool.apply(x, self.slope)
-        return pooled
-
-
-class _LeakyReLUPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
-        activated = leaky_relu(x, slope)
-        ctx.save_for_backward(activated)
-        ctx.slope = slope
-        return avg_pool2d(activated, 2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Made of differentiable operations, so that gradient penalties can go through."""
-        (activated,) = ctx.saved_tensors
-        windows = activated.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, H/2, 2, W/2, 2)
-        gradient = gradient.contiguous(memory_format=_layout(activated))
-        share = (gradient / 4)[:, :, :, None, :, None].expand_as(windows)
-        # The output's sign is the input's; the gradient is spread and masked in one pass.
-        spread = torch.ops.aten.leaky_relu_backward(share, windows, ctx.slope, True)
-        return spread.flatten(4, 5).flatten(2, 3), None
-
-
-def _layout(maps: Tensor) -> torch.memory_format:
-    last = maps.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+        """(B, C, H, W) -> (B, C, H/2, W/2)."""
+        return self.activate_and_pool(x, self.slope)
 
 
 def _ready(

@@ -9,7 +9,8 @@ n x n product of channels a tile replaces 16 * k * k of them:
 
 Exact in real numbers; in fp32 the rounding error is about ten times that of the plain sum, 5e-6 of
 the output's length. In bf16 it would be several per cent, so it is for fp32 only; and for the CPU,
-because cuDNN has its own.
+because cuDNN has its own. It pays where matrix products run about as fast as the library's
+convolutions do, which processors differ in: `swaps` measures it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 TILE = 4  # outputs of a tile, a side
@@ -27,37 +28,30 @@ WORTH = 80  # C_in * C_out / (C_in + C_out), products per transform: with fewer 
 CACHE_BYTES = 12 * 2**20  # transformed tiles are used while they are in the processor's cache
 
 
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` of an odd kernel that keeps H and W, computed by `convolve`."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> None:
-        super().__init__(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, H, W)."""
-        return convolve(x, self.weight, self.bias)
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, C_in, H, W) -> (B, C_out, H, W): `conv2d` with zero padding of half the kernel."""
-    if not pays(x, weight):
+    if not fits(x, weight):
         return conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
     y: Tensor = _Convolve.apply(x, weight)
     return y if bias is None else y + bias[:, None, None]
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `convolve` computes this in its own way, because it is faster so."""
-    c_out, c_in, kernel, _ = weight.shape
+def fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether `convolve` computes this in its own way: exact enough, in whole tiles, worth it."""
     height, width = x.shape[2:]
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
-        and kernel in (3, 5)
         and height % TILE == width % TILE == 0
-        and c_in * c_out / (c_in + c_out) >= WORTH
+        and worth(weight.shape)
     )
+
+
+def worth(shape: Sequence[int]) -> bool:
+    """Whether a weight of that shape, (C_out, C_in, k, k), has enough products per transform."""
+    c_out, c_in, kernel, _ = shape
+    return kernel in (3, 5) and c_in * c_out / (c_in + c_out) >= WORTH
 
 
 class _Convolve(torch.autograd.Function):

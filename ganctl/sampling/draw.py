@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ganctl.errors import ConfigError
-from ganctl.models import Generator, fold
+from ganctl.models import Generator, fold, swaps
 from ganctl.runtime import autocast, random_stream, upload
 from ganctl.sampling.pictures import grid, png, save_png, to_uint8
 from ganctl.settings.config import Precision
@@ -68,6 +68,7 @@ def draw(
     at any position.
     """
     network = fold(generator).to(device)
+    swaps.apply(swaps.choose(device, precision, network), network)
     for start in range(0, len(points), batch_size):
         wanted = points[start : start + batch_size]
         padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ganctl.errors import ConfigError
-from ganctl.models import Generator, fold
+from ganctl.models import Generator, fold, swaps
 from ganctl.runtime import autocast, upload
 from ganctl.sampling.draw import ANIMATIONS, MAX_GRID, Point, latents
 from ganctl.sampling.pictures import grid, save_png, to_uint8
@@ -38,6 +38,7 @@ def interpolate(
     length on the way, and classes are mixed by their shares.
     """
     network = fold(generator).to(device)
+    swaps.apply(swaps.choose(device, precision, network), network)
     z = latents(generator.latent_dim, [point.seed for point in points], truncation)
     shares = torch.arange(steps) / steps
     for number, (start, end) in enumerate(pairwise(points)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import ganctl
 from ganctl.errors import CheckpointError
-from ganctl.models import Discriminator, Generator, build_networks
+from ganctl.models import Discriminator, Generator, build_networks, swaps
 from ganctl.runtime import fingerprint, random_stream
 from ganctl.settings.config import Config
 from ganctl.store.checkpoint import Metadata, Payload
@@ -70,6 +70,7 @@ def create(config: Config, device: torch.device, n_classes: int = 0) -> TrainSta
     stream = random_stream(config.train.seed, "init")
     networks = build_networks(config.model, config.data, stream, n_classes)
     generator, discriminator = networks[0].to(device), networks[1].to(device)
+    swaps.apply(swaps.choose(device, config.train.precision, *networks), *networks)
     scaled = config.train.precision == "fp16"
     return TrainState(
         generator=generator,

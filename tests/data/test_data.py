@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from ganctl.cache import cache_folder
 from ganctl.data import packing
-from ganctl.data.cache import cache_folder
 from ganctl.data.decoding import decode, fit
 from ganctl.data.faces import describe, draw_face
 from ganctl.data.packing import PackedImages, pack

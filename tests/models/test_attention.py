@@ -4,8 +4,13 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
-from ganctl.models.attention import SelfAttention
+from ganctl.models import attention as module
+from ganctl.models.attention import SelfAttention, chunked_attention, plain_attention
+from ganctl.models.convnet import Discriminator
+from ganctl.training.losses import gradient_penalty, r1_penalty
 
 
 def block(channels: int = 16, *, scaled: bool = False, pooled: bool = True) -> SelfAttention:
@@ -80,3 +85,60 @@ def test_parameters_are_those_of_the_official_block(channels: int, count: int) -
 def test_odd_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 8"):
         SelfAttention(12, scaled=True, pooled=True)
+
+
+def projections(images: int = 5) -> list[Tensor]:
+    """Queries, keys and values of 24 and 6 positions."""
+    stream = torch.Generator().manual_seed(0)
+    shapes = ((images, 24, 2), (images, 6, 2), (images, 6, 8))
+    return [
+        torch.randn(shape, generator=stream, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize("budget", [1, 2 * 24 * 6 * 8, 2**20])
+def test_in_chunks_value_and_gradients_are_the_same(
+    budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", budget)
+    inputs = projections()
+    plain, chunked = (attend(*inputs, 0.7) for attend in (plain_attention, chunked_attention))
+    torch.testing.assert_close(chunked, plain)
+    direction = torch.randn_like(plain)
+    torch.testing.assert_close(
+        torch.autograd.grad(chunked, inputs, direction),
+        torch.autograd.grad(plain, inputs, direction),
+    )
+
+
+def test_in_chunks_no_map_is_kept() -> None:
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        chunked_attention(*projections(images=1), 0.7)
+    assert max(kept, default=0) < 24 * 6
+
+
+def test_gradient_penalties_go_through_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    torch.manual_seed(0)
+    critic = Discriminator(
+        resolution=16, width=8, attention_at=[8], attention_scaled=True, attention_pooled=True
+    ).double()
+    attention = critic.stages[0].attention
+    assert isinstance(attention, SelfAttention)
+    torch.nn.init.constant_(attention.gamma, 0.7)
+    real, fake = torch.randn(2, 3, 3, 16, 16, dtype=torch.float64)
+    mix = torch.full((3, 1, 1, 1), 0.3, dtype=torch.float64)
+    weights = [*attention.parameters(), critic.stages[0].conv.bias]
+    results = []
+    for attend in (plain_attention, chunked_attention):
+        attention.attend = attend
+        penalty = r1_penalty(critic, real) + gradient_penalty(critic, real, fake, mix)
+        results.append((penalty, torch.autograd.grad(penalty, weights)))
+    torch.testing.assert_close(results[1], results[0])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ganctl.cli.points import parse_numbers
 from ganctl.errors import ConfigError
-from ganctl.models import build_networks
+from ganctl.models import build_networks, swaps, winograd
 from ganctl.runtime import random_stream
 from ganctl.sampling import draw as drawing
 from ganctl.sampling.draw import Batch, Point
@@ -48,6 +48,24 @@ def test_a_seed_gives_the_same_bits_at_any_position_and_number(draw: Draw) -> No
     assert np.array_equal(draw([13]), all_of_them[13:14])
     assert np.array_equal(draw([7, 19, 3]), all_of_them[[7, 19, 3]])
     assert len({image.tobytes() for image in all_of_them}) == 20
+
+
+def test_winograds_convolution_moves_no_pixel_by_more_than_one_level(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = draw(range(8)).astype(int)
+    convolved = []
+    original = winograd.convolve
+
+    def record(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        convolved.append(weight.shape)
+        return original(x, weight, bias)
+
+    monkeypatch.setattr(winograd, "WORTH", 0)
+    monkeypatch.setattr(winograd, "convolve", record)
+    monkeypatch.setattr(swaps, "winograd_pays", lambda: True)
+    assert np.abs(draw(range(8)).astype(int) - plain).max() <= 1
+    assert convolved
 
 
 def test_every_batch_has_the_same_shape(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from conftest import N_CLASSES
 from PIL import Image
 
 from ganctl.errors import ConfigError
-from ganctl.models import Generator, build_networks
+from ganctl.models import Generator, build_networks, swaps
 from ganctl.runtime import random_stream
 from ganctl.sampling.draw import Point, draw
 from ganctl.sampling.interpolate import between, check_way, interpolate, write_way
@@ -38,6 +38,16 @@ def test_the_arc_between_two_latents_by_hand() -> None:
     way = between(start, end, torch.tensor([0.0, 1 / 3, 1.0]))
     expected = [[2, 0], [2 * math.cos(math.pi / 6), 2 * math.sin(math.pi / 6)], [0, 2]]
     torch.testing.assert_close(way, torch.tensor(expected))
+
+
+def test_images_on_the_way_are_computed_with_what_pays_here(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, applied = swaps.Swaps(pooling=swaps.OWN_BACKWARD), []
+    monkeypatch.setattr(swaps, "choose", lambda device, precision, network: chosen)
+    monkeypatch.setattr(swaps, "apply", lambda given, network: applied.append(given))
+    next(interpolate(generator, [Point(0, 1), Point(1, 2)], 2, device=CPU))
+    assert applied == [chosen]
 
 
 def test_latents_keep_their_length_on_the_way() -> None:

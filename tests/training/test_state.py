@@ -10,6 +10,8 @@ import torch
 from conftest import given
 
 from ganctl.errors import CheckpointError
+from ganctl.models import swaps, winograd
+from ganctl.models.layers import UpsampleConv2d
 from ganctl.settings.config import Config
 from ganctl.store import checkpoint
 from ganctl.training import state
@@ -130,3 +132,14 @@ def test_a_scale_that_is_none_is_refused(lies: dict[str, Any], tiny: Callable[..
     for section in (payload["g_scaler"], {}, [], None):
         with pytest.raises(CheckpointError, match="g_scaler"):
             trained.load({**payload, "g_scaler": section}, PATH)
+
+
+def test_its_networks_compute_with_what_pays_here(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "WORTH", 0)
+    monkeypatch.setattr(swaps, "winograd_pays", lambda: True)
+    made = state.create(tiny(), torch.device("cpu"))
+    for generator in (made.generator, made.generator_ema):
+        assert isinstance(generator.to_rgb, UpsampleConv2d)
+        assert generator.to_rgb.convolve is winograd.convolve

@@ -1,4 +1,4 @@
-"""Where prepared images are kept between runs."""
+"""Where prepared images, and what was measured of this machine, are kept between runs."""
 
 import os
 from pathlib import Path
