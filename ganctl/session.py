@@ -30,6 +30,7 @@ from ganctl.errors import (
     StoppedError,
     shell_quoted,
 )
+from ganctl.models.swaps import Swaps
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.settings import overrides
 from ganctl.settings.config import Config, replace, value_of
@@ -115,11 +116,13 @@ def new(
     return _assembled(config, device, images or open_images(config, progress))
 
 
-def _assembled(config: Config, device: torch.device, images: Images) -> Session:
+def _assembled(
+    config: Config, device: torch.device, images: Images, swapped: Swaps | None = None
+) -> Session:
     n_classes = len(images.labels.classes)
     prepare(device, config.train.precision, deterministic=config.train.deterministic)
     with out_of_memory_explained(config):
-        made = state.create(config, device, n_classes)
+        made = state.create(config, device, n_classes, swapped)
     inputs = Inputs(config, images.batches(config, device), n_classes)
     return Session(config, device, images, made, inputs)
 
@@ -158,9 +161,9 @@ def resume(
     choose_precision(config.train.precision, device)  # refuses what this device cannot do
     images = open_images(config, progress)
     _check_same(images.identity(config), saved, run, config)
-    _note_differences(saved, config, device)
     check_size(payload, saved, path)
-    session = _assembled(config, device, images)
+    session = _assembled(config, device, images, _swapped(saved, device))
+    _note_differences(saved, session)
     session.state.load(payload, path)
     if session.state.step != saved.step:
         found = f"it is of step {session.state.step} and {saved.step}"
@@ -269,17 +272,23 @@ def _check_same(now: dict[str, Any], saved: Description, run: Run, config: Confi
         )
 
 
-def _note_differences(saved: Description, config: Config, device: torch.device) -> None:
+def _swapped(saved: Description, device: torch.device) -> Swaps | None:
+    """What the run's networks computed with, if it is known and for this kind of device."""
+    same = saved.exactness.get("device") == fingerprint(device)["device"]
+    return Swaps.recorded(saved.exactness) if same and "convolution" in saved.exactness else None
+
+
+def _note_differences(saved: Description, session: Session) -> None:
     """Say why what is to come is not, byte for byte, what an uninterrupted run would do."""
     before: dict[str, object] = dict(saved.exactness)
-    now: dict[str, object] = dict(fingerprint(device))
+    now: dict[str, object] = dict(state.exactness(session.state, session.device))
     for name in overrides.NOTED:
-        before[name], now[name] = value_of(saved.config, name), value_of(config, name)
+        before[name], now[name] = value_of(saved.config, name), value_of(session.config, name)
     if saved.streams != STREAMS:
         log.warning("the run was begun by another ganctl: its random numbers differ from here on")
     for name, value in now.items():
-        if before.get(name) != value:
-            was = f"{name} was {before.get(name)}, is {value}"
+        if before.get(name, value) != value:
+            was = f"{name} was {before[name]}, is {value}"
             log.info("note: not bit-exact with the run so far: %s", was)
 
 

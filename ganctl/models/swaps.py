@@ -70,6 +70,22 @@ def choose(device: torch.device, precision: Precision, *networks: nn.Module) -> 
     return Swaps(WINOGRAD if worth and winograd_pays() else PLAIN, pooling=OWN_BACKWARD)
 
 
+def found_in(*networks: nn.Module) -> Swaps:
+    """What `networks` compute with."""
+    used = {
+        getattr(module, name, None)
+        for network in networks
+        for module in network.modules()
+        for name in ("convolve", "attend", "window_means", "activate_and_pool")
+    }
+    own = used & {pooling.window_means, pooling.leaky_relu_pool}
+    return Swaps(
+        WINOGRAD if winograd.convolve in used else PLAIN,
+        CHUNKED if chunked_attention in used else PLAIN,
+        OWN_BACKWARD if own else PLAIN,
+    )
+
+
 def apply(swaps: Swaps, *networks: nn.Module) -> None:
     """Let `networks` compute with `swaps`, from now on; `Swaps()` makes them plain again."""
     own = swaps.pooling == OWN_BACKWARD

@@ -114,7 +114,7 @@ class Run:
 
     def has_checkpoints(self) -> bool:
         """Whether anything was saved, whole or not."""
-        return bool(self._saved())
+        return bool(self._files.found())
 
     def whole_checkpoints(self) -> list[Path]:
         """All checkpoints of this run that are whole, the oldest first; CheckpointError if none."""

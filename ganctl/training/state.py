@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import ganctl
 from ganctl.errors import CheckpointError
 from ganctl.models import Discriminator, Generator, build_networks, swaps
+from ganctl.models.swaps import Swaps
 from ganctl.runtime import fingerprint, random_stream
 from ganctl.settings.config import Config
 from ganctl.store.checkpoint import Metadata, Payload
@@ -62,15 +63,18 @@ class TrainState:
                 setattr(self, field.name, section)
 
 
-def create(config: Config, device: torch.device, n_classes: int = 0) -> TrainState:
+def create(
+    config: Config, device: torch.device, n_classes: int = 0, swapped: Swaps | None = None
+) -> TrainState:
     """The state before the first step: initial weights are a function of the seed alone.
 
-    A conditional model needs `n_classes`.
+    A conditional model needs `n_classes`. `swapped`: what the networks are to compute with, instead
+    of what pays here.
     """
     stream = random_stream(config.train.seed, "init")
     networks = build_networks(config.model, config.data, stream, n_classes)
     generator, discriminator = networks[0].to(device), networks[1].to(device)
-    swaps.apply(swaps.choose(device, config.train.precision, *networks), *networks)
+    swaps.apply(swapped or swaps.choose(device, config.train.precision, *networks), *networks)
     scaled = config.train.precision == "fp16"
     return TrainState(
         generator=generator,
@@ -85,6 +89,12 @@ def create(config: Config, device: torch.device, n_classes: int = 0) -> TrainSta
     )
 
 
+def exactness(state: TrainState, device: torch.device) -> dict[str, str | int]:
+    """What the bytes of a result depend on besides configuration and images."""
+    used = swaps.found_in(state.generator, state.discriminator)
+    return {**fingerprint(device), **used._asdict()}
+
+
 def describe(state: TrainState, config: Config, device: torch.device, data: Metadata) -> Metadata:
     """What a checkpoint says of itself; `data` identifies the images."""
     return {
@@ -92,7 +102,7 @@ def describe(state: TrainState, config: Config, device: torch.device, data: Meta
         "step": state.step,
         "images": state.step * config.optim.d_steps_per_g * config.optim.batch_size,
         "config": config.model_dump(),
-        "exactness": fingerprint(device),
+        "exactness": exactness(state, device),
         "streams": STREAMS,
         "data": data,
     }

@@ -1,19 +1,21 @@
 """A state takes over a payload whole, or names what does not fit."""
 
-from collections.abc import Callable
+from collections.abc import os
 from pathlib import Path
 from typing import Any
 
+import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import given
+from conftest import Silent, given
 
+from ganctl import session
 from ganctl.errors import CheckpointError
 from ganctl.models import swaps, winograd
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.settings.config import Config
-from ganctl.store import checkpoint
+from ganctl.store import checkpoint, runs
 from ganctl.training import state
 from ganctl.training.step import train_step
 
@@ -143,3 +145,20 @@ def test_its_networks_compute_with_what_pays_here(
     for generator in (made.generator, made.generator_ema):
         assert isinstance(generator.to_rgb, UpsampleConv2d)
         assert generator.to_rgb.convolve is winograd.convolve
+
+
+def test_a_resumed_run_computes_with_what_it_began_with(
+    tiny: Callable[..., Config], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits depend on it, so it is no longer asked what pays."""
+    monkeypatch.setattr(winograd, "WORTH", 0)
+    monkeypatch.setattr(swaps, "winograd_pays", lambda: True)
+    config = tiny(data__source=str(photos), train__steps=1)
+    begun, run = session.start(config, "cpu", Path("r"), "x")
+    session.train_run(begun, run, Silent())
+    os.close(run._lock or 0)
+    monkeypatch.setattr(swaps, "winograd_pays", lambda: False)
+    assert swaps.found_in(session.new(config, "cpu").state.generator).convolution == "plain"
+    resumed = session.resume(runs.find(Path("r")), "cpu", 2)
+    assert resumed is not None
+    assert swaps.found_in(resumed.state.generator).convolution == "winograd"

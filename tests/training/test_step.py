@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ganctl.models.spectral import power_iterate
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
+from ganctl.store.contents import first_bad_tensor
 from ganctl.training import state
 from ganctl.training.inputs import latents
 from ganctl.training.losses import LOSSES, Loss
 from ganctl.training.metrics import Meter
-from ganctl.training.state import first_bad_tensor
 from ganctl.training.step import set_rates, train_step, update_discriminator, update_generator
 
 CPU = torch.device("cpu")
