@@ -1,10 +1,10 @@
 """A state takes over a payload whole, or names what does not fit."""
 
-from collections.abc import os
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import Callable
 import numpy as np
 import pytest
 import torch
