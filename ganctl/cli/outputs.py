@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ganctl.errors import ConfigError, StorageError, shell_quoted
@@ -26,6 +28,15 @@ def check_folder(out: Path) -> None:
         raise ConfigError(f"{out} has something in it", "name another folder, or delete that one")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file, not a folder", "name a folder, or x.png, .npz or .zip")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """StorageError that names `out` if it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def name_part(text: str) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ganctl.cli.outputs import check_file
-from ganctl.errors import ConfigError, StorageError
+from ganctl.cli.outputs import check_file, writing
+from ganctl.errors import ConfigError
 from ganctl.store.durable import replacing
 
 
@@ -40,9 +40,6 @@ def plot(
         if not rows[name]:
             hint = "a run writes them every train.log_every steps"
             raise ConfigError(f"{run.folder} has no figures in metrics.jsonl yet", hint)
-    try:
-        with replacing(out) as temporary:
-            temporary.write_bytes(curves.draw(rows))
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
+    with writing(out), replacing(out) as temporary:
+        temporary.write_bytes(curves.draw(rows))
     show.result(str(out))

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from ganctl.cli import show
-from ganctl.insight.spectra import LayerSpectrum, Snapshot
+from ganctl.insight.snapshots import Snapshot
+from ganctl.insight.spectra import LayerSpectrum
 from ganctl.models.bounds import product
 
 MOST_COLUMNS = 6  # checkpoints of a history that fit beside each other

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from ganctl.insight.operator_norms import (
 )
 from ganctl.models import Discriminator, Generator
 from ganctl.models.attention import SelfAttention
-from ganctl.models.bounds import Piece
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.models.spectral import normalized_weights
 
@@ -49,15 +47,6 @@ class LayerSpectrum:
         return abs(self.sigma_in_use - 1) if self.normalized else 0.0
 
 
-class Snapshot(NamedTuple):
-    """All that is known of one checkpoint's weights."""
-
-    path: str
-    step: int | None  # None: a foreign file says nothing of it
-    layers: list[LayerSpectrum]
-    chains: dict[str, list[Piece]]  # of each network, if its convolutions were looked at as maps
-
-
 @torch.no_grad()
 def layer_spectra(
     network: nn.Module, name: str, sides: dict[str, int] | None = None
@@ -65,7 +54,8 @@ def layer_spectra(
     """One entry for each convolution, linear layer and normalised table.
 
     `sides` are those of `map_sides`; without them no convolution is looked at as a map of images,
-    which takes most of the time.
+    which takes most of the time. The network may be on any device; its weights are looked at in
+    fp64 on the CPU, which not every device has.
     """
     norms = {layer: (raw, norm) for layer, raw, norm in normalized_weights(network)}
     gammas = {
@@ -75,19 +65,20 @@ def layer_spectra(
     }
     for layer, weight in weighted_layers(network):
         raw, norm = norms.get(layer, (weight, None))
-        estimate = None if norm is None else norm.sigma(raw)
+        estimate = None if norm is None else norm.sigma(raw).cpu()
         side = None if sides is None else sides.get(layer)
-        as_map = None if side is None else zero_padded_norm(weight, side)
-        yield _spectrum(name, layer, raw, estimate, side, as_map, gammas.get(layer))
+        as_map = None if side is None else zero_padded_norm(weight.cpu(), side)
+        yield _spectrum(name, layer, raw.cpu(), estimate, side, as_map, gammas.get(layer))
 
 
 @torch.no_grad()
 def weight_spectrum(
     layer: str, weight: Tensor, estimate: Tensor | None, as_map: bool
 ) -> LayerSpectrum:
-    """Of a layer of which no more is known than its raw weight and the estimate of sigma.
+    """What a layer does of which only the raw weight and the estimate of sigma are known.
 
-    As a map of images it is only bounded from above: its size, stride and groups are not known.
+    As a map of images it is only bounded from above: the maps' size, the stride and the groups are
+    not known. The tensors are on the CPU.
     """
     norm = None
     if as_map and weight.dim() > 2:
@@ -104,7 +95,7 @@ def _spectrum(
     norm: Bounds | None,
     gamma: float | None,
 ) -> LayerSpectrum:
-    """`norm`: of a convolution, as a map of images, if that was looked at."""
+    """`norm` is that of a convolution as a map of images, if it was looked at as one."""
     values = singular_values(raw)
     divisor = _divisor(layer, estimate)
     in_use = values[0].item() / divisor

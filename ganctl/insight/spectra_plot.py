@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ganctl.insight.curves import need_matplotlib
-from ganctl.insight.spectra import LayerSpectrum, Snapshot
+from ganctl.insight.snapshots import Snapshot
+from ganctl.insight.spectra import LayerSpectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
