@@ -7,13 +7,16 @@ import platform
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ganctl.errors import ConfigError
-from ganctl.settings.config import Precision
+
+# Spelled out again in settings/config.py, which must not import torch.
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
 

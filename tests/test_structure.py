@@ -1,17 +1,28 @@
-"""The shape of the code itself: imports point one way, and the package is what the README says."""
+"""The shape of the code itself: imports point one way, and everything is short."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import get_args
+
+import pytest
 
 import ganctl
+from ganctl import runtime
+from ganctl.settings import config
 
 PACKAGE = Path(ganctl.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = 300  # of a file
+MOST_BODY = 60  # lines of a function from its first statement on, without docstring
 
-# A room may import only from those before it; rooms in one line do not know each other.
+# A room may import only from those above it; rooms in one line do not know each other. What starts
+# programs, `__init__` and `__main__`, may know everything.
 ROOMS = [
     {"errors", "cache"},
-    {"settings"},
     {"runtime"},
+    {"settings"},
     {"models"},
     {"store"},
     {"data", "sampling"},
@@ -19,57 +30,92 @@ ROOMS = [
     {"session"},
     {"cli"},
 ]
+ENTRANCES = ("__init__", "__main__")
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    """For example store.runs; a package is called like its folder, and ganctl itself __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
-def imported_parts(path: Path) -> set[str]:
-    """The parts of ganctl that a file imports, at its top or inside functions."""
-    parts = set()
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, at its top or inside functions, or in type checks."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ganctl"):
-            if node.module == "ganctl":
-                parts |= {alias.name for alias in node.names}
-            else:
-                parts.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            parts |= {name[1] for name in names if name[0] == "ganctl" and len(name) > 1}
-    return parts
+            yield from (alias.name for alias in node.names)
 
 
-def test_imports_point_one_way() -> None:
-    level = {part: number for number, rooms in enumerate(ROOMS) for part in rooms}
-    for path in PACKAGE.rglob("*.py"):
-        part = part_of(path)
-        if part in ("__init__", "__main__"):
+def imported_modules(path: Path) -> set[str]:
+    """The modules of ganctl that a file imports, or imports something from."""
+    found = set()
+    for name in imported_names(path):
+        parts = name.split(".")
+        if parts[0] == "ganctl":
+            places = (".".join(parts[1:end]) for end in range(len(parts), 1, -1))
+            found.add(next((place for place in places if place in MODULES), "__init__"))
+    return found
+
+
+def assert_no_circle(graph: dict[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(f"a circle of imports: {' <- '.join(error.args[1])}") from error
+
+
+def test_rooms_import_from_earlier_ones_only() -> None:
+    level = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    for module, path in MODULES.items():
+        room = module.split(".")[0]
+        if room in ENTRANCES:
             continue
-        for imported in imported_parts(path) - {part}:
-            assert level[imported] < level[part], f"{path.name} imports {imported}"
+        for imported in {name.split(".")[0] for name in imported_modules(path)} - {room}:
+            if imported not in ENTRANCES:  # they say the version
+                assert level[imported] < level[room], f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("room", sorted({module.split(".")[0] for module in MODULES}))
+def test_there_is_no_circle_of_imports_in_a_room(room: str) -> None:
+    inside = {m: path for m, path in MODULES.items() if m.split(".")[0] == room}
+    assert_no_circle({m: imported_modules(path) & inside.keys() for m, path in inside.items()})
+
+
+def test_a_circle_would_be_found() -> None:
+    with pytest.raises(AssertionError, match="a circle of imports"):
+        assert_no_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def test_functions_and_files_stay_short() -> None:
-    for path in PACKAGE.rglob("*.py"):
+    for module, path in MODULES.items():
         text = path.read_text()
-        assert text.count("\n") <= 300, path.name
+        assert text.count("\n") <= MOST_LINES, module
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and path.parent.name != "cli":
-                length = (node.end_lineno or 0) - node.lineno + 1
-                assert length <= 55, f"{path.name}: {node.name} has {length} lines"
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+                assert length <= MOST_BODY, f"{module}: {node.name} has {length} lines"
 
 
 def test_public_functions_and_classes_have_docstrings() -> None:
-    for path in PACKAGE.rglob("*.py"):
+    for module, path in MODULES.items():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+                assert ast.get_docstring(node), f"{module}: {node.name}"
 
 
 def test_no_library_unpickles_for_us() -> None:
-    for path in PACKAGE.rglob("*.py"):
+    for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert not called.startswith(("pickle.", "torch.load", "yaml.load")), path.name
+                assert not called.startswith(("pickle.", "torch.load", "yaml.load")), module
+
+
+def test_the_precisions_that_settings_and_runtime_spell_out_are_the_same() -> None:
+    assert get_args(config.Precision) == get_args(runtime.Precision)

@@ -1,16 +1,14 @@
 """`ganctl inspect-attention`."""
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganctl.cli.outputs import check_file, name_part
+from ganctl.cli.outputs import check_file, name_part, writing
 from ganctl.cli.points import (
     MAX_IMAGES,
     Seed,
@@ -19,14 +17,15 @@ from ganctl.cli.points import (
     check_choice,
     choose_seeds,
     parse_classes,
+    parse_network,
 )
-from ganctl.errors import CheckpointError, ConfigError, DataError, StorageError
+from ganctl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
 
-    from ganctl.cli.show import ProgressBar
-    from ganctl.insight.attention_maps import Figures, Inputs, Report
+    from ganctl.data.batches import Batches
+    from ganctl.insight.attention_maps import Figures
     from ganctl.store.contents import Description
 
 IMAGES, ROWS = 64, 6  # measured, and drawn, if nothing else is asked for
@@ -81,8 +80,60 @@ def inspect_attention(
     ganctl inspect-attention ckpt.pt --network d --data photos/
     ganctl inspect-attention ckpt.pt -n 1000 --json
     """
-    if network not in ("g", "d", "both"):
-        raise ConfigError(f"--network is {network!r}, but it must be g, d or both")
+    _check_options(network, data, n, rows, out)
+    if out is not None:
+        check_file(out, force=force)
+    check_choice(seeds, seed, None)
+    numbers = choose_seeds(seeds, seed or 0, n)
+    pixels = _parse_queries(queries or [])
+
+    from ganctl.cli import show
+    from ganctl.insight import attention_views
+    from ganctl.insight.attention_maps import Query
+    from ganctl.insight.attention_sheet import attention_sheet
+    from ganctl.runtime import choose_device, prepare
+    from ganctl.sampling.draw import classes_in_turn
+    from ganctl.sampling.pictures import save_png
+    from ganctl.store import runs
+
+    path = runs.find_checkpoint(source)
+    target = choose_device(device)
+    prepare(target)
+    names = parse_network(network)
+    subject = attention_views.open_checkpoint(path, names, raw=raw, device=target)
+    _check_inside(pixels, subject.saved.config.data.resolution)
+    points = classes_in_turn(numbers, parse_classes(classes, subject.classes))
+    views = attention_views.generated_views(subject, points, rows)
+    if data is not None:
+        real = _real_images(data, subject.saved, target)
+        views.append(attention_views.real_view(subject, real, n, rows))
+    asked = [Query(*pixel) for pixel in pixels]
+    with show.ProgressBar("looking") as progress:
+        findings = attention_views.look(
+            subject, views, queries=asked, shown=rows, progress=progress
+        )
+    out = out or _default_name(
+        subject.saved,
+        {
+            "network": network, "n": n, "rows": rows, "seed": seed, "seeds": seeds,
+            "class": classes, "query": " ".join(queries or []), "data": data, "raw": raw,
+        },
+    )  # fmt: skip
+    with writing(out):
+        save_png(attention_sheet(findings.reports, findings.row_names), out)
+    step = subject.saved.step
+    if json:
+        blocks = [asdict(figures) for figures in findings.figures]
+        where = {"checkpoint": str(path), "step": step, "picture": str(out)}
+        show.result_json({**where, "blocks": blocks})
+    else:
+        _print_table(findings.figures, f"{path}, step {step:,}")
+        show.result(str(out))
+
+
+def _check_options(network: str, data: str | None, n: int, rows: int, out: Path | None) -> None:
+    """ConfigError if an option has a value that it cannot have, or does not fit another."""
+    parse_network(network)
     if data is not None and network == "g":
         raise ConfigError("--data is for D, but --network is g", hint="leave one of them out")
     if not 1 <= n <= MAX_IMAGES:
@@ -92,102 +143,10 @@ def inspect_attention(
     if out is not None and out.suffix.lower() != ".png":
         hint = f"--out {out.with_suffix('.png')}"
         raise ConfigError(f"the picture is a PNG file, but --out is {out}", hint)
-    if out is not None:
-        check_file(out, force=force)
-    check_choice(seeds, seed, None)
-    numbers = choose_seeds(seeds, seed or 0, n)
-    pixels = [_parse_query(text) for text in queries or []]
-    if len(pixels) > MAX_QUERIES:
-        raise ConfigError(f"--query is given {len(pixels)} times, but at most {MAX_QUERIES} fit")
-
-    from ganctl.cli import show
-    from ganctl.insight import attention_maps
-    from ganctl.insight.attention_sheet import attention_sheet
-    from ganctl.models import Discriminator, Generator
-    from ganctl.runtime import choose_device, prepare
-    from ganctl.sampling.draw import Point
-    from ganctl.sampling.pictures import save_png
-    from ganctl.store import runs
-    from ganctl.store.contents import load_networks
-
-    path = runs.find_checkpoint(source)
-    target = choose_device(device)
-    prepare(target)
-    networks, saved = load_networks(path)
-    generator = (networks.generator if raw else networks.generator_ema).to(target)
-    d = networks.discriminator.to(target)
-    chosen: dict[str, Generator | Discriminator] = {"g": generator, "d": d}
-    looked_at = [name for name in chosen if network in (name, "both")]
-    if not any(attention_maps.attention_blocks(chosen[name]) for name in looked_at):
-        which = "either network" if network == "both" else network.upper()
-        hint = "model.attention.at says which map sizes get a block when a run is started"
-        raise ConfigError(f"there is no attention block in {which} of {path}", hint)
-    resolution = saved.config.data.resolution
-    _check_inside(pixels, resolution)
-    asked = [attention_maps.Query(*pixel) for pixel in pixels]
-    names = saved.data.classes if generator.n_classes else []
-    labels = parse_classes(classes, names)
-    points = [Point(*pair) for pair in zip(numbers, cycle(labels), strict=False)]
-    attention = saved.config.model.attention
-    size = attention_maps.batch_size(attention.at, attention.pooled)
-    views = []
-    for name in looked_at:
-        inputs = attention_maps.generator_inputs(generator, points, size, target)
-        if name == "d":
-            inputs = attention_maps.generated(generator, inputs)
-        row_names = [_row_name("seed", *point, names) for point in points[:rows]]
-        views.append(View(name, "generated", len(points), inputs, row_names))
-    if data is not None:
-        views.append(_real_view(data, saved, n, rows, size, target))
-    reports: list[Report] = []
-    beside: list[list[str]] = []
-    total = sum(view.images for view in views)
-    done = 0
-    with show.ProgressBar("looking") as progress:
-        for view in views:
-            found = attention_maps.inspect_blocks(
-                chosen[view.network], _counted(view.inputs, progress, done, total),
-                name=view.network, data=view.data, resolution=resolution, queries=asked, shown=rows,
-            )  # fmt: skip
-            reports += found
-            beside += [view.row_names] * len(found)
-            done += view.images
-    figures = [report.figures for report in reports]
-    _check_finite(figures, path)
-    out = out or _default_name(
-        saved,
-        {
-            "network": network, "n": n, "rows": rows, "seed": seed, "seeds": seeds,
-            "class": classes, "query": " ".join(queries or []), "data": data, "raw": raw,
-        },
-    )  # fmt: skip
-    try:
-        save_png(attention_sheet(reports, beside), out)
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
-    if json:
-        blocks = [asdict(block) for block in figures]
-        where = {"checkpoint": str(path), "step": saved.step, "picture": str(out)}
-        show.result_json({**where, "blocks": blocks})
-    else:
-        _print_table(figures, f"{path}, step {saved.step:,}")
-        show.result(str(out))
 
 
-class View(NamedTuple):
-    """A network and the images that it is seen at work on."""
-
-    network: str
-    data: str  # "generated" or "real"
-    images: int
-    inputs: "Iterator[Inputs]"
-    row_names: list[str]  # of the first ones
-
-
-def _real_view(
-    where: str, saved: "Description", n: int, rows: int, size: int, device: "torch.device"
-) -> View:
-    """D at the first images of the stream that training on `where` would see."""
+def _real_images(where: str, saved: "Description", device: "torch.device") -> "Batches":
+    """The stream of images that training on `where` would see, with the checkpoint's classes."""
     import numpy as np
 
     from ganctl import session
@@ -198,44 +157,22 @@ def _real_view(
     config = replace(saved.config, {"data.source": where})
     with show.ProgressBar("preparing images") as progress:
         images = session.open_images(config, progress)
-    labels = images.labels
-    unknown = [name for name in labels.classes if name not in saved.data.classes]
+    labels, classes = images.labels, saved.data.classes
+    unknown = [name for name in labels.classes if name not in classes]
     if unknown:
-        known = ", ".join(saved.data.classes[:20])
-        raise DataError(f"{where} has a class {unknown[0]!r}", f"the checkpoint's are {known}")
+        hint = f"the checkpoint's are {', '.join(classes[:20])}"
+        raise DataError(f"{where} has a class {unknown[0]!r}", hint)
     if labels.classes:
-        known_numbers = np.array([saved.data.classes.index(name) for name in labels.classes])
-        labels = Labels(tuple(saved.data.classes), known_numbers[labels.numbers])
-    batches = session.Images(images.packed, labels).batches(config, device)
-    count = min(n, len(images.packed.images))
-
-    def inputs() -> "Iterator[Inputs]":
-        for start in range(0, count, size):
-            part = (start, min(size, count - start))
-            yield batches.at(*part), batches.labels_at(*part)
-
-    shown = min(rows, count)
-    drawn = batches.labels_at(0, shown)
-    classes = [None] * shown if drawn is None else drawn.tolist()
-    row_names = [
-        _row_name("real", number, label, saved.data.classes)
-        for number, label in enumerate(classes, 1)
-    ]
-    return View("d", "real", count, inputs(), row_names)
+        numbers = np.array([classes.index(name) for name in labels.classes])
+        labels = Labels(tuple(classes), numbers[labels.numbers])
+    return session.Images(images.packed, labels).batches(config, device)
 
 
-def _counted(
-    batches: "Iterator[Inputs]", progress: "ProgressBar", done: int, total: int
-) -> "Iterator[Inputs]":
-    """`batches` as they are, while the bar moves on."""
-    for images, labels in batches:
-        yield images, labels
-        done += len(images)
-        progress(done, total)
-
-
-def _row_name(kind: str, number: int, label: int | None, classes: Sequence[str]) -> str:
-    return f"{kind} {number}" if label is None else f"{kind} {number}\n{classes[label]}"
+def _parse_queries(texts: Sequence[str]) -> list[tuple[int, int]]:
+    pixels = [_parse_query(text) for text in texts]
+    if len(pixels) > MAX_QUERIES:
+        raise ConfigError(f"--query is given {len(pixels)} times, but at most {MAX_QUERIES} fit")
+    return pixels
 
 
 def _parse_query(text: str) -> tuple[int, int]:
@@ -252,14 +189,6 @@ def _check_inside(pixels: Sequence[tuple[int, int]], resolution: int) -> None:
             hint = f"x and y are from 0 to {resolution - 1}, from the upper left corner"
             outside = f"outside of the images of {resolution} x {resolution} pixels"
             raise ConfigError(f"--query {x},{y} is {outside}", hint)
-
-
-def _check_finite(blocks: "Sequence[Figures]", path: Path) -> None:
-    for block in blocks:
-        effect = block.image_change if block.score_change is None else block.score_change
-        if not math.isfinite(block.entropy + (effect or 0)):
-            name = f"{block.network}.{block.block}"
-            raise CheckpointError(f"{path}: {name} computes values that are not finite")
 
 
 def _default_name(saved: "Description", options: Mapping[str, object]) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ganctl.cli.outputs import check_file, writing
+from ganctl.cli.points import parse_network
 from ganctl.errors import ConfigError
 from ganctl.store.durable import replacing
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 # healthy runs were seen at up to 1.25. Stale or averaged u and v give far more.
 TOLERANCE = 0.5
 CHECK_FAILED = 1  # the exit code of --check
-NETWORKS = {"both": ("g", "d"), "g": ("g",), "d": ("d",)}  # that --network names
 
 
 def inspect_sn(
@@ -123,8 +123,7 @@ def _check_options(
     tolerance: float | None,
 ) -> None:
     """ConfigError if an option has a value that it cannot have, or does not fit another."""
-    if network not in NETWORKS:
-        raise ConfigError(f"--network is {network!r}, but it must be d, g or both")
+    parse_network(network)
     if top_k < 1:
         raise ConfigError(f"--top-k is {top_k}, but it must be at least 1")
     if tolerance is not None and not check:
@@ -152,7 +151,7 @@ def _snapshot(path: Path, network: str, averaged: bool, *, as_maps: bool) -> "Sn
         if not ours:
             return snapshots.of_foreign(path, as_maps=as_maps, progress=progress)
         return snapshots.of_checkpoint(
-            path, NETWORKS[network], averaged=averaged, as_maps=as_maps, progress=progress
+            path, parse_network(network), averaged=averaged, as_maps=as_maps, progress=progress
         )
 
 
@@ -164,7 +163,7 @@ def _history(source: Path | None, network: str, averaged: bool) -> "list[Snapsho
 
     paths = runs.find(source).whole_checkpoints()
     with show.ProgressBar("inspecting", patience=1) as progress:
-        return snapshots.of_run(paths, NETWORKS[network], averaged=averaged, progress=progress)
+        return snapshots.of_run(paths, parse_network(network), averaged=averaged, progress=progress)
 
 
 def _check_norms(layers: "Sequence[LayerSpectrum]", tolerance: float) -> None:

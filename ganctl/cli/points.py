@@ -1,4 +1,4 @@
-"""Which seeds and classes a command is asked for."""
+"""Which seeds, classes and networks a command is asked for."""
 
 import re
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import typer
 from ganctl.errors import ConfigError
 
 MAX_IMAGES = 10_000_000
+NETWORKS = {"both": ("g", "d"), "g": ("g",), "d": ("d",)}
 
 # Options that commands have in common.
 Source = Annotated[
@@ -26,6 +27,13 @@ Seed = Annotated[
 Seeds = Annotated[
     str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")
 ]
+
+
+def parse_network(text: str) -> tuple[str, ...]:
+    """The networks that --network names, "g" before "d"."""
+    if text not in NETWORKS:
+        raise ConfigError(f"--network is {text!r}, but it must be g, d or both")
+    return NETWORKS[text]
 
 
 def parse_numbers(text: str, option: str) -> list[int]:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ganctl.cli.outputs import check_file, check_folder, name_part
+from ganctl.cli.outputs import check_file, check_folder, name_part, writing
 from ganctl.cli.points import (
     MAX_IMAGES,
     Seed,
@@ -18,7 +17,7 @@ from ganctl.cli.points import (
     choose_seeds,
     parse_classes,
 )
-from ganctl.errors import ConfigError, StorageError
+from ganctl.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part", "Batch", "np.ndarray")
 
+DEFAULT_IMAGES = 64
 WALK_SEEDS = 5  # that --interpolate goes through, if none are named
 
 
@@ -86,6 +86,62 @@ def sample(
     ganctl sample --class dress,3 -n 16
     ganctl sample --seeds 3,8,5,3 --interpolate 20 --out way.webp
     """
+    _check_options(n, seed, seeds, walk, truncation, batch_size)
+
+    from ganctl.cli import show
+    from ganctl.runtime import choose_device, choose_precision, prepare
+    from ganctl.sampling import draw as drawing
+    from ganctl.sampling import interpolate
+    from ganctl.store import runs
+    from ganctl.store.contents import load_networks
+
+    if out is not None:
+        _check_place(out, n or 1, walk, force=force)
+    path = runs.find_checkpoint(source)
+    target = choose_device(device)
+    arithmetic = choose_precision(precision, target)
+    prepare(target, arithmetic)
+    networks, saved = load_networks(path)
+    generator = networks.generator if raw else networks.generator_ema
+    names = saved.data.classes if generator.n_classes else []
+    labels = parse_classes(classes, names)
+    if walk is not None:
+        count = n or max(WALK_SEEDS, len(labels) if classes else 0)
+        numbers = choose_seeds(seeds, seed or 0, count)
+        points = drawing.classes_in_turn(numbers, labels)
+    else:
+        numbers = choose_seeds(seeds, seed or 0, math.ceil((n or DEFAULT_IMAGES) / len(labels)))
+        points = drawing.each_class(numbers, labels)
+    if out is None:
+        out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
+    with writing(out), show.ProgressBar("drawing") as progress:
+        if walk is not None:
+            interpolate.check_way(out, len(points), walk)
+            rows = interpolate.interpolate(
+                generator, points, walk,
+                truncation=truncation, device=target, precision=arithmetic,
+            )  # fmt: skip
+            interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out)
+        else:
+            batches = drawing.draw(
+                generator, points, batch_size=batch_size,
+                truncation=truncation, device=target, precision=arithmetic,
+            )  # fmt: skip
+            columns = len(numbers) if len(labels) > 1 else None
+            counted = _counted(batches, progress, len(points))
+            drawing.write(counted, len(points), out, columns, names)
+    show.result(str(out))
+
+
+def _check_options(
+    n: int | None,
+    seed: int | None,
+    seeds: str | None,
+    walk: int | None,
+    truncation: float | None,
+    batch_size: int,
+) -> None:
+    """ConfigError if an option has a value that it cannot have, or does not fit another."""
     if n is not None and not 1 <= n <= MAX_IMAGES:
         raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
     check_choice(seeds, seed, n)
@@ -96,63 +152,17 @@ def sample(
     if walk is not None and not 1 <= walk <= 1000:
         raise ConfigError(f"--interpolate is {walk}, but it must be from 1 to 1000")
 
-    from ganctl.cli import show
-    from ganctl.runtime import choose_device, choose_precision, prepare
-    from ganctl.sampling import draw as drawing
-    from ganctl.sampling import interpolate
-    from ganctl.store import runs
-    from ganctl.store.contents import load_networks
 
-    if out is not None and walk is None:
-        drawing.check_out(out, n or 1)
-    if out is not None and out.suffix:
+def _check_place(out: Path, n: int, walk: int | None, *, force: bool) -> None:
+    """ConfigError or StorageError if `out` cannot be written, whatever the checkpoint is."""
+    from ganctl.sampling.draw import check_out
+
+    if walk is None:
+        check_out(out, n)
+    if out.suffix:
         check_file(out, force=force)
-    elif out is not None:
+    else:
         check_folder(out)
-    path = runs.find_checkpoint(source)
-    target = choose_device(device)
-    arithmetic = choose_precision(precision, target)
-    prepare(target)
-    networks, saved = load_networks(path)
-    generator = networks.generator if raw else networks.generator_ema
-    names = saved.data.classes if generator.n_classes else []
-    labels = parse_classes(classes, names)
-    if walk is not None:
-        numbers = choose_seeds(
-            seeds, seed or 0, n or max(WALK_SEEDS, len(labels) if classes else 0)
-        )
-        points = [
-            drawing.Point(number, label)
-            for number, label in zip(numbers, cycle(labels), strict=False)
-        ]
-    else:
-        numbers = choose_seeds(seeds, seed or 0, math.ceil((n or 64) / len(labels)))
-        points = [drawing.Point(number, label) for label in labels for number in numbers]
-    if out is None:
-        out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
-    if walk is not None:
-        interpolate.check_way(out, len(points), walk)
-    else:
-        drawing.check_out(out, len(points))
-    try:
-        with show.ProgressBar("drawing") as progress:
-            if walk is not None:
-                rows = interpolate.interpolate(
-                    generator, points, walk,
-                    truncation=truncation, device=target, precision=arithmetic,
-                )  # fmt: skip
-                interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out)
-            else:
-                batches = drawing.draw(
-                    generator, points, batch_size=batch_size,
-                    truncation=truncation, device=target, precision=arithmetic,
-                )  # fmt: skip
-                columns = len(numbers) if len(labels) > 1 else None
-                counted = _counted(batches, progress, len(points))
-                drawing.write(counted, len(points), out, columns, names)
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
-    show.result(str(out))
 
 
 def _default_name(

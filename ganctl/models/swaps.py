@@ -32,7 +32,7 @@ from ganctl.models.layers import (
     plain_leaky_relu_pool,
     plain_window_means,
 )
-from ganctl.settings.config import Precision
+from ganctl.runtime import Precision
 
 PLAIN, WINOGRAD, CHUNKED, OWN_BACKWARD = "plain", "winograd", "chunked", "own backward"
 GAIN = 0.9  # what Winograd's convolution may take of the library's time, to be worth its rounding

@@ -4,6 +4,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, fold, swaps
-from ganctl.runtime import autocast, random_stream, upload
+from ganctl.runtime import Precision, autocast, random_stream, upload
 from ganctl.sampling.pictures import grid, png, save_png, to_uint8
-from ganctl.settings.config import Precision
 from ganctl.store.durable import replacing
 
 MAX_GRID = 4096  # images in one picture
@@ -34,6 +34,16 @@ class Batch(NamedTuple):
 
     points: Sequence[Point]
     images: np.ndarray  # (B, H, W, 3) uint8
+
+
+def each_class(seeds: Sequence[int], labels: Sequence[int | None]) -> list[Point]:
+    """All seeds with the first class, then all with the next; `labels` are [None] without any."""
+    return [Point(seed, label) for label in labels for seed in seeds]
+
+
+def classes_in_turn(seeds: Sequence[int], labels: Sequence[int | None]) -> list[Point]:
+    """Each seed once, with the next class, the first again after the last."""
+    return [Point(*pair) for pair in zip(seeds, cycle(labels), strict=False)]
 
 
 def latents(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> Tensor:

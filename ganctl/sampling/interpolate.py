@@ -12,10 +12,9 @@ from torch.nn.functional import one_hot
 
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, fold, swaps
-from ganctl.runtime import autocast, upload
+from ganctl.runtime import Precision, autocast, upload
 from ganctl.sampling.draw import ANIMATIONS, MAX_GRID, Point, latents
 from ganctl.sampling.pictures import grid, save_png, to_uint8
-from ganctl.settings.config import Precision
 from ganctl.store.durable import replacing
 
 MAX_FRAMES = 10_000  # of an animation

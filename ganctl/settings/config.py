@@ -19,6 +19,7 @@ SETTINGS_HINT = (
     " those of residual and conditional networks"
 )
 
+# Spelled out again in runtime.py, which this module must not import: it imports torch.
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Rate = Annotated[float, Field(gt=0, le=1)]
