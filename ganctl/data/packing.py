@@ -1,47 +1,34 @@
-"""Decoding a source once, with all cores, into one flat file of uint8 pixels that is then mapped.
+"""Decoding a source once into one flat file of uint8 pixels, which is then mapped into memory.
 
 A pack is a folder in the cache: `images.u8`, the pixels of N images as (N, R, R, 3) bytes, and
 `index.json`. Its name is a digest of the source's key and the preparation settings.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import platform
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from ganctl.cache import cache_folder
-from ganctl.data.decoding import fit
+from ganctl.data.chunks import Preparation, Skipped, decode_chunks
 from ganctl.data.sources import Source
 from ganctl.errors import DataError, StorageError
 from ganctl.store.durable import sync, write_text
 
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
-CHUNK = 256  # images a worker decodes at a time
-ALONE = 1024  # up to this many images, starting workers costs more than it saves
 BUILDING = ".building-"  # a pack that is being built; host, process and a random part follow
 UNREADABLE_FILES, UNREADABLE_SHARE = 10, 0.1  # tolerated: the larger of the two
 
 Progress = Callable[[int, int], None]  # images done, of how many
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that was left out."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -61,21 +48,22 @@ def pack(source: Source, resolution: int, crop: int | None, progress: Progress) 
     """
     settings = f"{VERSION}\0{resolution}\0{crop}\0{source.key()}"
     folder = cache_folder() / "packed" / hashlib.sha256(settings.encode()).hexdigest()[:32]
-    known = (folder / "index.json").is_file()
-    if not known:
+    packed_before = (folder / "index.json").is_file()
+    if not packed_before:
         try:
-            _build(source, resolution, crop, folder, progress)
+            _build(Preparation(source, resolution, crop), folder, progress)
         except OSError as error:
             hint = "GANCTL_CACHE=FOLDER chooses another place"
             raise StorageError(f"cannot write the image cache {folder}: {error}", hint) from error
-    return _open(folder, resolution, verify=known)
+    return _open(folder, resolution, verify=packed_before)
 
 
 def decode_some(source: Source, resolution: int, crop: int | None, count: int) -> PackedImages:
     """The first `count` readable images, in memory: nothing is written."""
+    preparation = Preparation(source, resolution, crop)
     readable, skipped = [], []
     for index in range(len(source)):
-        image = _prepare(source, index, resolution, crop)
+        image = preparation.image(index)
         if isinstance(image, Skipped):
             skipped.append(image)
         else:
@@ -83,13 +71,11 @@ def decode_some(source: Source, resolution: int, crop: int | None, count: int) -
         if len(readable) == count:
             break
     if not readable:
-        raise DataError(f"none of the {len(source)} images can be read")
+        raise DataError(f"none of the {len(source):,} images can be read")
     return PackedImages(np.stack(readable), fingerprint="", skipped=skipped)
 
 
-def _build(
-    source: Source, resolution: int, crop: int | None, folder: Path, progress: Progress
-) -> None:
+def _build(preparation: Preparation, folder: Path, progress: Progress) -> None:
     """Write the pack under a temporary name, then rename it: a pack is complete or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
@@ -97,16 +83,14 @@ def _build(
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         pixels = building / "images.u8"
-        skipped = _decode_all(source, resolution, crop, pixels, progress)
-        n = len(source) - len(skipped)
-        _check_skipped([skipped[index] for index in sorted(skipped)], len(source))
-        _close_gaps(pixels, set(skipped), len(source), resolution**2 * 3)
-        index = {
-            "n": n,
-            "fingerprint": _fingerprint(pixels),
-            "skipped": [asdict(skipped[index]) for index in sorted(skipped)],
-        }
+        fingerprint, skipped = _decode_all(preparation, pixels, progress)
+        _check_skipped(skipped, len(preparation.source))
         sync(pixels)
+        index = {
+            "n": len(preparation.source) - len(skipped),
+            "fingerprint": fingerprint,
+            "skipped": [asdict(entry) for entry in skipped],
+        }
         write_text(building / "index.json", json.dumps(index, indent=1))
         sync(building)
         if not folder.exists():
@@ -114,6 +98,31 @@ def _build(
             sync(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _decode_all(
+    preparation: Preparation, pixels: Path, progress: Progress
+) -> tuple[str, list[Skipped]]:
+    """Fill `pixels` with the images that can be read; returns its fingerprint and the rest.
+
+    Chunks are digested, and moved down over images left out, while the next ones are decoded.
+    """
+    total, image_bytes = len(preparation.source), preparation.image_bytes()
+    mapped = np.memmap(pixels, dtype=np.uint8, mode="w+", shape=(total, image_bytes))
+    digest, skipped, kept = hashlib.sha256(), list[Skipped](), 0
+    with contextlib.closing(decode_chunks(preparation, pixels)) as chunks:
+        for chunk in chunks:
+            readable = [index for index in chunk.images if index not in chunk.skipped]
+            images = mapped[readable]
+            digest.update(images.data)
+            if readable != list(range(kept, kept + len(readable))):
+                mapped[kept : kept + len(readable)] = images
+            kept += len(readable)
+            skipped += [chunk.skipped[index] for index in sorted(chunk.skipped)]
+            progress(chunk.images.stop, total)
+    mapped.flush()
+    os.truncate(pixels, kept * image_bytes)
+    return digest.hexdigest(), skipped
 
 
 def _open(folder: Path, resolution: int, *, verify: bool) -> PackedImages:
@@ -134,7 +143,7 @@ def _open(folder: Path, resolution: int, *, verify: bool) -> PackedImages:
 
 
 def _sweep(packs: Path) -> None:
-    """Delete what processes of this machine that are no more left half-built."""
+    """Delete the half-built packs of processes that ran on this machine and have ended."""
     for path in packs.glob(f"{BUILDING}*"):
         host, *owner = path.name.removeprefix(BUILDING).rsplit("-", 2)
         if host == platform.node() and owner[0].isdigit() and not _alive(int(owner[0])):
@@ -142,6 +151,7 @@ def _sweep(packs: Path) -> None:
 
 
 def _fingerprint(pixels: Path) -> str:
+    """The same digest as `_decode_all` takes, of a whole file."""
     with pixels.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -156,94 +166,11 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _decode_all(
-    source: Source, resolution: int, crop: int | None, pixels: Path, progress: Progress
-) -> dict[int, Skipped]:
-    """Write image i at its place in `pixels` for every i; returns what could not be read."""
-    total = len(source)
-    with pixels.open("wb") as file:
-        os.truncate(file.fileno(), total * resolution**2 * 3)
-    chunks = [range(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
-    workers = min(os.cpu_count() or 1, len(chunks))
-    skipped: dict[int, Skipped] = {}
-    done = 0
-    if workers == 1 or total <= ALONE:
-        for chunk in chunks:
-            skipped |= _decode_chunk(source, resolution, crop, pixels, chunk)
-            done += len(chunk)
-            progress(done, total)
-        return skipped
-    # spawn: a forked child of a process that has run torch could hang in its thread pools.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
-    try:
-        arguments = (source, resolution, crop, pixels)
-        futures = {pool.submit(_decode_chunk, *arguments, chunk): chunk for chunk in chunks}
-        for future in as_completed(futures):
-            skipped |= future.result()
-            done += len(futures[future])
-            progress(done, total)
-    except BrokenProcessPool as error:
-        hint = "look at the system's log: it may have been killed for want of memory"
-        raise DataError("a process that was decoding images died", hint) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return skipped
-
-
-def _decode_chunk(
-    source: Source, resolution: int, crop: int | None, pixels: Path, chunk: range
-) -> dict[int, Skipped]:
-    skipped = {}
-    with pixels.open("r+b") as file:
-        for index in chunk:
-            image = _prepare(source, index, resolution, crop)
-            if isinstance(image, Skipped):
-                skipped[index] = image
-            else:
-                file.seek(index * image.nbytes)
-                file.write(image.tobytes())
-    return skipped
-
-
-def _prepare(source: Source, index: int, resolution: int, crop: int | None) -> np.ndarray | Skipped:
-    """(resolution, resolution, 3) uint8, or why there is none."""
-    try:
-        return fit(source.read(index), resolution, crop)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's parsers raise nearly anything for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Skipped(source.name(index), reason[:200])
-
-
 def _check_skipped(skipped: list[Skipped], total: int) -> None:
     tolerated = max(UNREADABLE_FILES, UNREADABLE_SHARE * total)
     if len(skipped) > tolerated or len(skipped) == total:
         examples = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
         raise DataError(
-            f"{len(skipped)} of {total} images cannot be read ({examples})",
-            hint="remove or replace the damaged files; a few are left out by themselves",
+            f"{len(skipped):,} of {total:,} images cannot be read ({examples})",
+            hint="remove or replace the damaged files; a few would be left out without an error",
         )
-
-
-def _close_gaps(pixels: Path, skipped: set[int], total: int, size: int) -> None:
-    """Move images down over the places of those left out, and cut the file to what remains."""
-    if not skipped:
-        return
-    with pixels.open("r+b") as file:
-        kept = 0
-        for index in range(total):
-            if index in skipped:
-                continue
-            if index != kept:
-                file.seek(index * size)
-                image = file.read(size)
-                file.seek(kept * size)
-                file.write(image)
-            kept += 1
-        file.truncate(kept * size)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; only the first is to act on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,7 @@
-"""What a run writes down beside its checkpoints: losses, history, how it stands.
+"""What a run writes down beside its checkpoints: figures, history, status.
 
-None of it is needed to go on, so none of it can end a run: what cannot be written is said and lost.
+Resuming needs none of it, so it cannot end a run: a line that cannot be written is lost, with a
+warning.
 """
 
 import json
@@ -19,23 +20,23 @@ Row = dict[str, Any]  # one line of a .jsonl file, as it is read back
 
 
 class Journal:
-    """metrics.jsonl, history.jsonl and status.json of one run."""
+    """Writes and reads metrics.jsonl, history.jsonl and status.json of one run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.alarms: list[str] = []  # diseases that the run has now; part of its status
+        self.alarms: list[str] = []  # failure modes that the run shows now; part of its status
         self._unwritten: set[str] = set()  # files whose last line was lost
 
     def measure(self, row: Mapping[str, object]) -> None:
-        """Add one line, which has a "step", to metrics.jsonl."""
+        """Add `row`, which has a "step", to metrics.jsonl."""
         self._append("metrics.jsonl", row)
 
     def record(self, event: str, step: int, **facts: object) -> None:
-        """Add one line to history.jsonl: started, saved, alarm, rolled back, stopped, ..."""
+        """Add an event to history.jsonl: started, saved, alarm, rolled back, stopped, ..."""
         self._append("history.jsonl", {"event": event, "step": step, "time": now(), **facts})
 
     def rows(self) -> list[Row]:
-        """The rows of metrics.jsonl, without torn ones; none if it cannot be read."""
+        """The rows of metrics.jsonl but torn ones; none, with a warning, if it cannot be read."""
         path = self.folder / "metrics.jsonl"
         try:
             return [row for _, row in _rows(path)] if path.exists() else []
@@ -44,7 +45,7 @@ class Journal:
             return []
 
     def cut_metrics(self, step: int) -> None:
-        """Drop the rows after `step`, which a resumed run is about to write again."""
+        """Delete the rows after `step`, which a resumed run is about to write again."""
         path = self.folder / "metrics.jsonl"
         try:
             if path.exists():
@@ -54,7 +55,7 @@ class Journal:
             log.warning("%s cannot be rewritten: %s", path, error.strerror)
 
     def set_status(self, state: str, step: int, reason: str = "", exit_code: int = 0) -> None:
-        """Say in status.json how the run stands: running, done, stopped or failed."""
+        """Replace status.json; `state` is running, done, stopped or failed."""
         status = {
             "state": state, "step": step, "reason": reason, "exit_code": exit_code,
             "alarms": self.alarms, "pid": os.getpid(), "time": now(),
@@ -62,7 +63,7 @@ class Journal:
         try:
             write_text(self.folder / "status.json", json.dumps(status) + "\n")
         except OSError as error:
-            log.warning("status.json was not written: %s", error.strerror)
+            log.warning("%s cannot be written: %s", self.folder / "status.json", error.strerror)
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
         try:
@@ -77,12 +78,12 @@ class Journal:
 
 
 def now() -> str:
-    """For people to read; nothing is decided by it."""
+    """The time in UTC, for people to read: no decision depends on it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _ends_a_line(file: IO[bytes]) -> bool:
-    """Whether nothing was torn off at the end of `file`."""
+    """Whether `file` is empty or ends with a whole line."""
     if not file.seek(0, os.SEEK_END):
         return True
     file.seek(-1, os.SEEK_END)

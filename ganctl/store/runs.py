@@ -2,11 +2,11 @@
 
 runs/faces32-001/
   config.yaml  run.json  LOCK
-  status.json                    how it stands now
-  metrics.jsonl  history.jsonl   losses; what happened, and when
-  samples/000001000.png          fixed noise, averaged weights
+  status.json                    running, done, stopped or failed, and at which step
+  metrics.jsonl  history.jsonl   losses and other figures; what happened, and when
+  samples/000001000.png          images of the averaged generator, from the same noise at each step
   checkpoints/step-000010000.pt  complete, verified, never changed
-  ckpt.pt                        a link to the newest, for convenience; never trusted
+  ckpt.pt                        a link to the newest checkpoint, for people; never relied on
 """
 
 import fcntl
@@ -57,9 +57,9 @@ class Run:
         return self.folder / "samples"
 
     def lock(self) -> None:
-        """Take the run for this process until it ends; RunBusyError names who has it.
+        """Lock the run for this process until the process ends; RunBusyError names who has it.
 
-        The lock is the kernel's and belongs to one process: kill -9 ends it too.
+        The kernel holds the lock for one process, not for its children; kill -9 frees it too.
         """
         path = self.folder / "LOCK"
         try:
@@ -70,7 +70,7 @@ class Run:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:  # POSIX allows either for "taken"
             owner = path.read_text().strip() or "another process"
-            hint = "wait for it, or start another run"
+            hint = "wait until that process ends, or start another run"
             raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
         owner = f"process {os.getpid()} on {socket.gethostname()} since {now()}\n"
         with suppress(OSError):  # on a full disk the lock holds all the same
@@ -80,12 +80,12 @@ class Run:
     def save(
         self, step: int, payload: Payload, metadata: Metadata, keep: int, keep_every: int = 0
     ) -> Path:
-        """Write the checkpoint of `step`, point ckpt.pt at it, then drop older ones.
+        """Write the checkpoint of `step`, point ckpt.pt at it, then delete older ones.
 
-        The last `keep` whole files stay, and those of every `keep_every`-th step (0: none).
-
-        A file of that step can only be there if it was damaged, for the run went on from an older
-        one; it is set aside. Raises StorageError.
+        The last `keep` whole files stay, and those of every `keep_every`-th step (0: none); see
+        `retention.py` for what counts as whole. A file of this step can only be there already if
+        it is damaged, because the run went on from an older one: it is renamed to .damaged.
+        Raises StorageError if the checkpoint could not be written.
         """
         path = self._files.path_of(step)
         identity = {"id": self.run_id, "name": self.name}
@@ -139,7 +139,7 @@ class Run:
             raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def sweep(self) -> None:
-        """Delete what a killed process left half-written; call with the lock held."""
+        """Delete the files that a killed process left half-written; only with the run locked."""
         for path in (*self.checkpoints.glob(".tmp-*"), *self.folder.glob(".tmp-*")):
             path.unlink(missing_ok=True)
 
@@ -169,7 +169,7 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
 
 
 def check_free(folder: Path | None) -> None:
-    """Raise unless a new run can be made in `folder`; None, the next free name, always can."""
+    """ConfigError or RunBusyError unless `folder` is free for a new run; None always is."""
     if folder is None or not folder.exists():
         return
     if not folder.is_dir():
@@ -185,7 +185,7 @@ def check_free(folder: Path | None) -> None:
 
 
 def find(target: Path | None) -> Run:
-    """The run in the folder `target`, or called so under runs/, or the newest one there."""
+    """The run in the folder `target`, or in runs/`target`; without one, the newest under runs/."""
     if target is None:
         runs = list(_runs_below(ROOT))
         if not runs:

@@ -1,4 +1,4 @@
-"""When a run saves, what is never saved, and what happens when saving fails."""
+"""When a run saves a checkpoint, what is never saved, and what happens when saving fails."""
 
 import logging
 import time
@@ -13,8 +13,7 @@ from ganctl.store.contents import first_bad_tensor
 from ganctl.store.runs import Run
 from ganctl.training.state import TrainState, describe
 
-NOTHING = "no checkpoint"  # what messages say before the first save
-MOST_FAILURES = 3  # periodic saves that may fail in a row before the run gives up
+MOST_FAILURES = 3  # failed saves in a row after which the run ends
 
 log = logging.getLogger("ganctl")
 
@@ -36,9 +35,9 @@ class Saver:
         return step % every.checkpoint_every == 0 or (every.checkpoint_minutes > 0 and overdue)
 
     def save(self, state: TrainState, *, must: bool) -> str | None:
-        """Publish a checkpoint; its path, or None if that failed and the run can go on without.
+        """Save a checkpoint; its path, or None if that failed and the run can go on without it.
 
-        Raises DivergedError if a value is not finite: such a state is never published. Raises
+        Raises DivergedError if a value is not finite: such a state is never saved. Raises
         StorageError if saving fails and the run `must` save, or at the third failure in a row.
         """
         payload = state.payload()
@@ -52,29 +51,40 @@ class Saver:
         except StorageError as error:
             self._failures += 1
             self.run.journal.record("save failed", state.step, reason=error.message)
-            safe = f"{self._last_good() or NOTHING} is whole"
+            safe = _safe(self._newest())
             if must or self._failures == MOST_FAILURES:
                 raise StorageError(f"{error.message}; {safe}", error.hint) from error
             left = MOST_FAILURES - self._failures
-            log.warning("%s; training goes on (tries left: %d), %s", error.message, left, safe)
+            log.warning("%s; training goes on (tries left: %d); %s", error.message, left, safe)
             return None
         self._failures = 0
         self.run.journal.record("saved", state.step)
         return path
 
     def diverged(self, what: str, step: int, payload: Payload) -> DivergedError:
-        """The error to raise: what is not finite, the first bad tensor, where to go back to."""
+        """The error to raise: what is not finite, the first such tensor, and how to go on."""
         bad = first_bad_tensor(payload)
         where = f" (the first bad tensor is {bad})" if bad and bad not in what else ""
-        good = self._last_good()
-        back = f"`ganctl resume {shell_quoted(self.run.folder)}` goes back to it; " if good else ""
+        newest = self._newest()
+        folder, config = (
+            shell_quoted(p) for p in (self.run.folder, self.run.folder / "config.yaml")
+        )
+        # Going on from it with the same noise would diverge again, to the bit.
+        back = f"raise train.rollbacks in {config} (it is {self.config.train.rollbacks}) and type"
+        back += f" `ganctl resume {folder}`, which goes back and on with other noise; or "
         return DivergedError(
-            f"the run diverged by step {step:,}: {what}{where}; {good or NOTHING} is good",
-            hint=f"{back}lower optim.d_lr or g_lr, use --precision fp32, or set train.rollbacks",
+            f"the run diverged by step {step:,}: {what}{where}; {_safe(newest)}",
+            hint=f"{back if newest else ''}start another run with a lower optim.g_lr and"
+            " optim.d_lr, or with --precision fp32",
         )
 
-    def _last_good(self) -> str | None:
+    def _newest(self) -> str | None:
+        """The name of the newest whole checkpoint, if there is one."""
         try:
             return self.run.newest_checkpoint().name
         except CheckpointError:
             return None
+
+
+def _safe(newest: str | None) -> str:
+    return f"the newest whole checkpoint is {newest}" if newest else "there is no checkpoint"

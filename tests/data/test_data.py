@@ -3,7 +3,6 @@
 import io
 import os
 import platform
-import signal
 import struct
 import subprocess
 import sys
@@ -126,19 +125,6 @@ def test_a_zip_gives_the_same_pixels_as_the_folder_it_was_made_of(photos: Path) 
         file.writestr("__MACOSX/._01.png", b"not an image")
         file.writestr("readme.txt", "hello")
     assert packed(archive).fingerprint == packed(photos).fingerprint
-
-
-def test_workers_give_the_same_pixels_as_one_process(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = packed(photos).images.copy()
-    monkeypatch.setattr(packing, "ALONE", 0)
-    monkeypatch.setattr(packing, "CHUNK", 5)
-    monkeypatch.setenv("GANCTL_CACHE", str(photos.parent / "second"))
-    (photos / "00broken.png").write_bytes(b"nothing")
-    together = packed(photos)
-    assert np.array_equal(together.images, alone)
-    assert [entry.name for entry in together.skipped] == ["00broken.png"]
 
 
 def test_a_second_start_decodes_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,21 +302,3 @@ def test_damaged_exif_data_do_not_cost_the_image() -> None:
             changed = bytearray(good)
             changed[position] = value
             assert decode(io.BytesIO(changed)).size in ((4, 8), (8, 4))
-
-
-class Fatal(ArraySource):
-    """Reading it kills the process, as the system does when memory runs out."""
-
-    def read(self, index: int) -> Image.Image:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-
-def test_a_decoding_process_that_is_killed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "ALONE", 0)
-    monkeypatch.setattr(packing, "CHUNK", 2)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    source = Fatal(np.zeros((8, 4, 4, 3), np.uint8), ["a"] * 8, "x")
-    with pytest.raises(DataError, match="a process that was decoding images died"):
-        pack(source, 4, None, ignore)
-    assert not list((cache_folder() / "packed").iterdir())

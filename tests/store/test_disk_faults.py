@@ -150,7 +150,7 @@ def test_training_goes_on_when_a_save_fails_and_the_next_one_works(
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2
     assert (
-        "No space left on device; training goes on (tries left: 2), no checkpoint is whole"
+        "No space left on device; training goes on (tries left: 2); there is no checkpoint"
         in warnings[0]
     )
     assert "(tries left: 1)" in warnings[1]
@@ -167,7 +167,7 @@ def test_the_third_failure_or_the_last_save_ends_the_run(
     config = tiny(train__steps=steps, train__checkpoint_every=2, train__log_every=1)
     run, go = start(config, faces)
     no_space.append(True)
-    with pytest.raises(StorageError, match="No space left on device; no checkpoint is whole"):
+    with pytest.raises(StorageError, match="No space left on device; there is no checkpoint"):
         go()
     rows = (run.folder / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["step"] == expected

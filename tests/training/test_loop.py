@@ -37,7 +37,7 @@ def test_a_value_that_is_not_finite_is_never_published(
             next(trained.generator.parameters())[0] = math.nan
         else:
             trained.d_optimizer.state_dict()["state"][0]["exp_avg"][0] = math.inf
-    message = f"by step 1: {where}.*; no checkpoint is good"
+    message = f"by step 1: {where}.*; there is no checkpoint"
     with pytest.raises(DivergedError, match=message) as caught:
         Saver(run, config, CPU, {}).save(trained, must=False)
     assert "ganctl resume" not in str(caught.value.hint)  # there is nothing to go back to
@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_first_bad_tensor(
     poisoned_at(5, 1, monkeypatch)
     message = (
         "diverged by step 5: d_loss is nan .the first bad tensor is generator.to_rgb.bias.;"
-        " step-000000004.pt is good"
+        " the newest whole checkpoint is step-000000004.pt"
     )
     with pytest.raises(DivergedError, match=message):
         trained_in(run, config, faces)
