@@ -22,19 +22,16 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from ganctl import runtime
-from ganctl.data.batches import Batches
+from ganctl import runtime, session
 from ganctl.data.decoding import fit
-from ganctl.data.packing import pack
-from ganctl.data.sources import N_FACES, FaceSource, open_source
+from ganctl.data.sources import N_FACES, FaceSource
 from ganctl.sampling import draw as drawing
 from ganctl.sampling.pictures import grid, save_png
 from ganctl.settings import presets
 from ganctl.settings.config import replace
 from ganctl.settings.strict_yaml import Value
-from ganctl.training import state
-from ganctl.training.health import layout, vendi_score
-from ganctl.training.train import train_step
+from ganctl.training.diversity import layout, vendi_score
+from ganctl.training.loop import averaged
 
 VARIANTS: dict[str, dict[str, Value]] = {
     "attention and spectral norm": {},
@@ -106,18 +103,13 @@ def trained_images(
     changes: dict[str, Value], seed: int, steps: int, device_name: str
 ) -> np.ndarray:
     """(COUNT, 32, 32, 3) uint8: what the averaged generator draws after so many steps."""
-    device = runtime.choose_device(device_name)
-    runtime.prepare(device)
     config = replace(presets.load("faces32"), {**changes, "train.seed": seed, "train.steps": steps})
-    precision = runtime.choose_precision(config.train.precision, device)
-    config = replace(config, {"train.precision": precision})
-    packed = pack(open_source("faces", SIDE), SIDE, None, lambda _done, _total: None)
-    batches = Batches(packed.images, seed=seed, flip=False, dequantize=False, device=device)
-    trained = state.create(config, device)
+    trained = session.new(config, device_name)
     for _ in range(steps):
-        train_step(trained, batches, config)
+        trained.step()
+    average = averaged(trained.state)
     points = [drawing.Point(number) for number in range(COUNT)]
-    drawn = drawing.draw(trained.generator_ema, points, batch_size=100, device=device)
+    drawn = drawing.draw(average, points, batch_size=100, device=trained.device)
     return np.concatenate([batch.images for batch in drawn])
 
 
@@ -163,7 +155,7 @@ def colours(images: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 def diversity(ours: Tensor, theirs: Tensor) -> float:
-    """Vendi score (see ganctl/health.py) of 500 images over that of 500 real ones."""
+    """Vendi score (see ganctl/training/diversity.py) of 500 images over that of 500 real ones."""
     real, made = layout(theirs[:500]), layout(ours[:500])
     width = torch.pdist(real).median().item() / 2
     return (vendi_score(made, width) - 1) / (vendi_score(real, width) - 1)

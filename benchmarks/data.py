@@ -18,32 +18,33 @@ from ganctl.data.packing import pack
 from ganctl.data.sources import open_source
 
 PACKING = ("pillow", "ganctl")
-FILES, SIZE, BATCH = 20_000, 64, 64  # a tenth of CelebA
+SIZE, BATCH = 64, 64
 
 
 def main() -> None:
     """Print both tables; with --side measure that one and print JSON."""
     parser = rounds.parser(__doc__, (*PACKING, "batches"))
     parser.add_argument("--folder", type=Path, help="set by the benchmark itself")
+    parser.add_argument("--files", type=int, default=20_000)  # a tenth of CelebA
     chosen = parser.parse_args()
     if chosen.side:
         measured = batches() if chosen.side == "batches" else packing(chosen.side, chosen.folder)
         print(json.dumps(measured))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder))
+        write_files(Path(folder), chosen.files)
         options = ["--folder", folder]
         packed = rounds.in_turns("benchmarks.data", PACKING, chosen.rounds, options)
-    title = f"packing {FILES} JPEG files of 178 x 218 to {SIZE} px, {os.cpu_count()} cores"
+    title = f"packing {chosen.files:,} JPEG files of 178 x 218 to {SIZE} px, {os.cpu_count()} cores"
     rounds.report(title, packed, PACKING[:1], "seconds", chosen.json)
     read = rounds.in_turns("benchmarks.data", ["batches"], chosen.rounds, [])
     rounds.report(f"batches of {BATCH} at {SIZE} px, one thread", read, [], "seconds", chosen.json)
 
 
-def write_files(folder: Path) -> None:
-    """FILES distinct JPEG files with some noise, as photographs have."""
+def write_files(folder: Path, count: int) -> None:
+    """`count` distinct JPEG files with some noise, as photographs have."""
     random = np.random.default_rng(0)
-    for index in range(FILES):
+    for index in range(count):
         face = np.asarray(draw_face(index, 218))[:, 20:198].astype(np.int16)
         noisy = (face + random.integers(-12, 13, face.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(folder / f"{index:06}.jpg", quality=92)
@@ -67,7 +68,11 @@ def packing(side: str, folder: Path) -> rounds.Figures:
                 open_source(str(folder), SIZE), SIZE, 178, lambda done, total: None
             ).images
     seconds = time.perf_counter() - started_at
-    return {"seconds": seconds, "images/s": FILES / seconds, "sum of pixels": float(pixels.sum())}
+    return {
+        "seconds": seconds,
+        "images/s": len(pixels) / seconds,
+        "sum of pixels": float(pixels.sum()),
+    }
 
 
 def batches() -> rounds.Figures:

@@ -1,4 +1,4 @@
-"""Which alarm a run raises, and when: healthy runs none, and runs that are ill on purpose theirs.
+"""Which alarm a run raises, and when: healthy runs none, runs harmed on purpose theirs.
 
 python -m benchmarks.health                       all of them, 800 steps each
 python -m benchmarks.health --steps 2000 --cases seed-0 seed-1 seed-2
@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +18,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ganctl import runtime
-from ganctl.data.batches import Batches
-from ganctl.data.packing import pack
-from ganctl.data.sources import open_source
+from ganctl import session
 from ganctl.settings import presets
-from ganctl.settings.config import Config, replace
+from ganctl.settings.config import replace
 from ganctl.settings.strict_yaml import Value
 from ganctl.store import runs
 from ganctl.store.journal import Row
-from ganctl.training import state
+from ganctl.training.loop import train
 from ganctl.training.state import TrainState
 from ganctl.training.stopping import StopRequest
-from ganctl.training.train import train
 
-DISEASES = ("mode collapse", "discriminator overpowers")
+FAILURE_MODES = ("mode collapse", "discriminator overpowers")
 
 
 def constant_noise(trained: TrainState) -> None:
@@ -127,37 +123,23 @@ def main() -> None:
 
 def rows_of(case: Case, steps: int, device_name: str) -> list[Row]:
     """What the run writes into metrics.jsonl."""
-    device = runtime.choose_device(device_name)
-    runtime.prepare(device)
-    config = replace(presets.load(case.preset), {**case.changes, "train.steps": steps})
-    config = replace(config, {
-        "train.precision": runtime.choose_precision(config.train.precision, device),
-        "train.checkpoint_every": steps,
-    })  # fmt: skip
-    trained = state.create(config, device)
-    case.harm(trained)
+    config = replace(
+        presets.load(case.preset),
+        {**case.changes, "train.steps": steps, "train.checkpoint_every": steps},
+    )
+    trained = session.new(config, device_name)
+    case.harm(trained.state)
     with tempfile.TemporaryDirectory() as folder:
-        run = runs.create(Path(folder) / "run", "health", config)
-        train(trained, batches_of(config, device), config, run, {}, Silent(), StopRequest())
+        run = runs.create(Path(folder) / "run", "health", trained.config)
+        train(trained.state, trained.inputs, trained.config, run, {}, Silent(), StopRequest())
         return run.journal.rows()
 
 
-def batches_of(config: Config, device: torch.device) -> Batches:
-    """The images of `config`, decoded once into the cache."""
-    source = open_source(config.data.source, config.data.resolution)
-    packed = pack(source, config.data.resolution, config.data.crop, lambda done, total: None)
-    data = config.data
-    return Batches(
-        packed.images, seed=config.train.seed, flip=data.flip, dequantize=data.dequantize,
-        device=device,
-    )  # fmt: skip
-
-
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """The step of each disease's first alarm, and how the run stood at its end."""
+    """The step of each failure mode's first alarm, and how the run stood at its end."""
     first = {
-        disease: next((row["step"] for row in rows if disease in row["alarms"]), "-")
-        for disease in DISEASES
+        mode: next((row["step"] for row in rows if mode in row["alarms"]), "-")
+        for mode in FAILURE_MODES
     }
     names = ("d_loss", "real_outside", "fake_outside", "d_gradient", "g_gradient")
     return {
@@ -177,7 +159,7 @@ class Silent:
 
     def stepped(self, step: int) -> None: ...
 
-    def measured(self, row: Row) -> None: ...
+    def measured(self, row: Mapping[str, Any]) -> None: ...
 
     def saved(self, step: int, path: str) -> None: ...
 

@@ -25,7 +25,7 @@ class Recorder(TorchDispatchMode):
     """Keeps the shapes, strides and types of every product's arguments, not their values."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

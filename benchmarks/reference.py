@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganctl.settings.config import Config, ResnetConfig
 
 
-def normalized(layer: nn.Module) -> nn.Module:
+def normalized(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     """Glorot weights, zero bias, the library's spectral norm."""
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
@@ -147,9 +147,10 @@ class UpBlock(nn.Module):
         super().__init__()
         norm = (model.batch_norm_eps, model.batch_norm_momentum)
         ready = normalized if model.g_spectral_norm else nn.Identity()
-        for number, channels in (("1", c_in), ("2", c_out)):
-            plain = BatchNorm(channels, n_classes, *norm) if n_classes else None
-            self.add_module(f"norm{number}", plain or nn.BatchNorm2d(channels, *norm))
+        self.norm1, self.norm2 = (
+            BatchNorm(channels, n_classes, *norm) if n_classes else nn.BatchNorm2d(channels, *norm)
+            for channels in (c_in, c_out)
+        )
         self.conv1 = ready(nn.Conv2d(c_in, c_out, 3, padding=1))
         self.conv2 = ready(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shortcut = ready(nn.Conv2d(c_in, c_out, 1))
@@ -165,11 +166,10 @@ class UpBlock(nn.Module):
 class ResidualGenerator(nn.Module):
     """(B, latent_dim), (B,) -> (B, 3, R, R)."""
 
-    def __init__(self, config: Config, n_classes: int) -> None:
+    def __init__(self, model: ResnetConfig, resolution: int, n_classes: int) -> None:
         super().__init__()
-        model = config.model
         ready = normalized if model.g_spectral_norm else nn.Identity()
-        channels = [model.width * units for units in RESIDUAL[config.data.resolution][0]]
+        channels = [model.width * units for units in RESIDUAL[resolution][0]]
         self.stem = ready(nn.Linear(model.latent_dim, channels[0] * 16))
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
         for index, (c_in, c_out) in enumerate(pairwise(channels)):
@@ -203,7 +203,9 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(relu(self.conv1(x if self.first else relu(x))))
         if self.first:
-            return avg_pool2d(h, 2) + self.shortcut(avg_pool2d(x, 2))
+            assert self.shortcut is not None
+            pooled: Tensor = avg_pool2d(h, 2) + self.shortcut(avg_pool2d(x, 2))
+            return pooled
         x = x if self.shortcut is None else self.shortcut(x)
         return avg_pool2d(h, 2) + avg_pool2d(x, 2) if self.halve else h + x
 
@@ -211,9 +213,8 @@ class DownBlock(nn.Module):
 class ResidualDiscriminator(nn.Module):
     """(B, 3, R, R), (B,) -> (B,)."""
 
-    def __init__(self, config: Config, n_classes: int) -> None:
+    def __init__(self, model: ResnetConfig, size: int, n_classes: int) -> None:
         super().__init__()
-        model, size = config.model, config.data.resolution
         _, units, halvings = RESIDUAL[size]
         channels = [3, *(model.width * unit for unit in units)]
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
@@ -256,7 +257,8 @@ def build(config: Config, n_classes: int = 0) -> tuple[nn.Module, nn.Module]:
     resolution, model = config.data.resolution, config.model
     if isinstance(model, ResnetConfig):
         classes = n_classes if model.conditional else 0
-        return ResidualGenerator(config, classes), ResidualDiscriminator(config, classes)
+        residual = ResidualGenerator(model, resolution, classes)
+        return residual, ResidualDiscriminator(model, resolution, classes)
     count = int(math.log2(resolution)) - 2
     channels = [model.width * min(2**i, 8) for i in range(count)]
     options = {"scaled": model.attention.scaled, "pooled": model.attention.pooled}

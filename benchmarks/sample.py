@@ -14,13 +14,13 @@ from benchmarks.train_step import timed
 from ganctl import runtime
 from ganctl.models import build_networks
 from ganctl.runtime import random_stream
-from ganctl.sampling.draw import draw
+from ganctl.sampling.draw import Point, draw
 from ganctl.sampling.pictures import to_uint8
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 
 SIDES = ("reference", "reference-full", "ganctl-fp32", "ganctl-auto")
-BATCH, IMAGES = 64, 512
+BATCH = 64
 
 
 def main() -> None:
@@ -28,17 +28,23 @@ def main() -> None:
     parser = rounds.parser(__doc__, SIDES)
     parser.add_argument("--preset", default="celeba64")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--images", type=int, default=512, help="drawn by each side, in 64s")
     chosen = parser.parse_args()
     if chosen.side:
-        print(json.dumps(measure(chosen.side, presets.load(chosen.preset), chosen.device)))
+        print(
+            json.dumps(
+                measure(chosen.side, presets.load(chosen.preset), chosen.device, chosen.images)
+            )
+        )
         return
     options = ["--preset", chosen.preset, "--device", chosen.device]
+    options += ["--images", str(chosen.images)]
     results = rounds.in_turns("benchmarks.sample", SIDES, chosen.rounds, options)
     title = f"sampling {chosen.preset}, {torch.get_num_threads()} threads"
     rounds.report(title, results, SIDES[:2], "seconds", chosen.json)
 
 
-def measure(side: str, config: Config, device_name: str) -> rounds.Figures:
+def measure(side: str, config: Config, device_name: str, images_drawn: int) -> rounds.Figures:
     """Figures of one side, for images as uint8 in main memory."""
     device = runtime.choose_device(device_name)
     runtime.prepare(device)
@@ -47,23 +53,24 @@ def measure(side: str, config: Config, device_name: str) -> rounds.Figures:
     if side.startswith("ganctl"):
         wanted = side.removeprefix("ganctl-")
         precision = runtime.choose_precision(wanted, device)
+        points = [Point(seed) for seed in range(images_drawn)]
 
         def images() -> Iterator[object]:
-            return draw(
-                generator, range(IMAGES), batch_size=BATCH, device=device, precision=precision
-            )
+            return draw(generator, points, batch_size=BATCH, device=device, precision=precision)
     else:
-        images = plainly(side, config, device)
+        images = plainly(side, config, device, images_drawn)
     seconds = [timed(lambda: list(images()), device) for _ in range(4)][1:]
     median = statistics.median(seconds)
     return {
         "seconds": median,
-        "images/s": IMAGES / median,
+        "images/s": images_drawn / median,
         "peak GB": rounds.resident_peak() - imported,
     }
 
 
-def plainly(side: str, config: Config, device: torch.device) -> Callable[[], Iterator[object]]:
+def plainly(
+    side: str, config: Config, device: torch.device, count: int
+) -> Callable[[], Iterator[object]]:
     """The plain generator in eval mode, batch by batch."""
     attention = {**config.model.attention.model_dump(), "pooled": side == "reference"}
     plain, _ = reference.build(replace(config, {"model.attention": attention}))
@@ -71,7 +78,7 @@ def plainly(side: str, config: Config, device: torch.device) -> Callable[[], Ite
 
     @torch.no_grad()
     def images() -> Iterator[object]:
-        for _ in range(IMAGES // BATCH):
+        for _ in range(count // BATCH):
             yield to_uint8(plain(torch.randn(BATCH, config.model.latent_dim, device=device)))
 
     return images

@@ -10,19 +10,16 @@ python -m benchmarks.swaps --preset sagan-cifar10 --precision fp32 --sides plain
 import argparse
 import statistics
 
-import numpy as np
 import torch
-from ganctl.training.train import train_step
 
 from benchmarks import rounds
-from benchmarks.train_step import timed
+from benchmarks.train_step import session_on_noise, timed
 from ganctl import runtime
-from ganctl.data.batches import Batches
 from ganctl.models import swaps
 from ganctl.models.swaps import CHUNKED, OWN_BACKWARD, WINOGRAD, Swaps
 from ganctl.settings import presets
 from ganctl.settings.config import replace
-from ganctl.training import state
+from ganctl.settings.strict_yaml import Value
 
 CPU = torch.device("cpu")
 SIDES = {
@@ -62,22 +59,16 @@ def measure(
     preset: str, precision: str, batch_size: int, n_rounds: int, sides: list[str]
 ) -> dict[str, list[float]]:
     """Seconds of each round's step, by side; D is updated once a step."""
-    settings = {
-        "optim.batch_size": batch_size,
-        "optim.d_steps_per_g": 1,
-        "train.precision": runtime.choose_precision(precision, CPU),
-    }
-    config = replace(presets.load(preset), settings)
-    size, classes = config.data.resolution, 10 if config.model.conditional else 0
-    pixels = np.random.default_rng(0).integers(0, 256, (1000, size, size, 3), np.uint8)
-    labels = np.arange(len(pixels)) % classes if classes else None
-    batches = Batches(pixels, labels=labels, seed=0, flip=False, dequantize=False, device=CPU)
-    trained = state.create(config, CPU, classes)
+    settings: dict[str, Value] = {
+        "optim.batch_size": batch_size, "optim.d_steps_per_g": 1, "train.precision": precision,
+    }  # fmt: skip
+    session = session_on_noise(replace(presets.load(preset), settings), "cpu")
+    networks = session.state.generator, session.state.discriminator
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(n_rounds + 1):  # the first only warms up
         for side in sides if number % 2 else sides[::-1]:
-            swaps.apply(SIDES[side], trained.generator, trained.discriminator)
-            spent = timed(lambda: train_step(trained, batches, config), CPU)
+            swaps.apply(SIDES[side], *networks)
+            spent = timed(session.step, CPU)
             if number > 0:
                 seconds[side].append(spent)
     return seconds

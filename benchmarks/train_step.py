@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import reference, rounds
 from benchmarks.limit import products_alone
-from ganctl import runtime
-from ganctl.data.batches import Batches
+from ganctl import runtime, session
+from ganctl.data.labels import Labels
+from ganctl.data.packing import PackedImages
+from ganctl.session import Images, Session
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
-from ganctl.training import state
-from ganctl.training.train import train_step
 
 SIDES = ("reference", "reference-full", "ganctl-fp32", "ganctl-auto")
 WARM_UP, STEPS = 2, 3
@@ -56,14 +56,15 @@ def main() -> None:
 def measure(side: str, preset: str, batch_size: int, device_name: str) -> rounds.Figures:
     """Figures of one side; peak memory is what the step needs above what importing took."""
     device = runtime.choose_device(device_name)
-    runtime.prepare(device)
     config = replace(presets.load(preset), {"optim.batch_size": batch_size})
     imported = rounds.resident_peak()
-    step = (
-        ganctl_step(config, side, device)
-        if side.startswith("ganctl")
-        else reference_step(config, side, device)
-    )
+    step: Callable[[], object]
+    if side.startswith("ganctl"):
+        config = replace(config, {"train.precision": side.removeprefix("ganctl-")})
+        step = session_on_noise(config, device_name).step
+    else:
+        runtime.prepare(device)
+        step = reference_step(config, side, device)
     for _ in range(WARM_UP):
         step()
     seconds = statistics.median(timed(step, device) for _ in range(STEPS))
@@ -91,16 +92,13 @@ def timed(step: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started_at
 
 
-def ganctl_step(config: Config, side: str, device: torch.device) -> Callable[[], object]:
-    """ganctl's own training step, on random pixels."""
-    wanted = side.removeprefix("ganctl-")
-    precision = runtime.choose_precision(wanted, device)
-    config = replace(config, {"train.precision": precision})
-    resolution = config.data.resolution
-    pixels = np.random.default_rng(0).integers(0, 256, (1000, resolution, resolution, 3), np.uint8)
-    batches = Batches(pixels, seed=0, flip=False, dequantize=False, device=device)
-    trained = state.create(config, device)
-    return lambda: train_step(trained, batches, config)
+def session_on_noise(config: Config, device_name: str) -> Session:
+    """A session whose images are random pixels, of ten classes if the model is conditional."""
+    random, size = np.random.default_rng(0), config.data.resolution
+    pixels = random.integers(0, 256, (1000, size, size, 3), np.uint8)
+    classes = tuple(map(str, range(10))) if config.model.conditional else ()
+    labels = Labels(classes, np.arange(len(pixels)) % 10)
+    return session.new(config, device_name, Images(PackedImages(pixels, "", []), labels))
 
 
 def reference_step(config: Config, side: str, device: torch.device) -> Callable[[], object]:

@@ -1,0 +1,56 @@
+"""Every benchmark runs, at its smallest, and prints its rows; and a step dispatches few operations."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from benchmarks import operations
+
+SMALL = {
+    "train_step": [
+        "--preset", "faces32", "--batch-size", "2", "--rounds", "1", "--sides", "ganctl-fp32", "reference",
+    ],
+    "sample": ["--preset", "faces32", "--images", "64", "--rounds", "1"],
+    "data": ["--files", "20", "--rounds", "1"],
+    "swaps": ["--preset", "faces32", "--batch-size", "2", "--rounds", "1", "--sides", "plain", "chunked"],
+    "operations": ["--presets", "faces32"],
+    "health": ["--steps", "1", "--cases", "constant-noise"],
+    "ablation": ["--steps", "1", "--seeds", "1"],
+}  # fmt: skip
+ROWS = {
+    "train_step": ["ganctl-fp32", "reference", "images/s"],
+    "sample": ["reference-full", "ganctl-auto", "images/s"],
+    "data": ["pillow", "ganctl", "batches"],
+    "swaps": ["plain", "chunked"],
+    "operations": ["faces32", "convolution"],
+    "health": ["constant-noise", "mode collapse"],
+    "ablation": ["no spectral norm", "diversity"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_benchmark_runs_and_prints_its_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(sys, "argv", [name, *SMALL[name]])
+    if name == "ablation":
+        monkeypatch.setattr(module, "COUNT", 500)
+        monkeypatch.setattr("ganctl.data.sources.N_FACES", 40)
+    if name == "health":
+        monkeypatch.setattr("ganctl.data.sources.N_FACES", 40)
+    module.main()
+    out = capsys.readouterr().out
+    for row in ROWS[name]:
+        assert row in out
+
+
+@pytest.mark.parametrize(("preset", "most"), [("celeba64", 600), ("sagan-celeba64", 950)])
+def test_a_step_dispatches_few_operations(preset: str, most: int) -> None:
+    """On a GPU each has to be launched: 1,118 and 1,940 before layers were taken together."""
+    counts = operations.of_a_step(preset)
+    assert counts["convolution"] > 10
+    assert json.loads(json.dumps(counts)) == counts
+    assert counts.total() <= most
