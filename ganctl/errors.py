@@ -62,7 +62,7 @@ class OutOfMemoryError(GanctlError):
 
 
 class AlarmError(GanctlError):
-    """A run that `health.on_alarm: stop` ended at a disease, after a verified save."""
+    """A run that `health.on_alarm: stop` ended at a failure mode, after a verified save."""
 
     exit_code = 9
 

@@ -1,6 +1,7 @@
 """The shape of the code itself: imports point one way, and everything is short."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -119,3 +120,13 @@ def test_no_library_unpickles_for_us() -> None:
 
 def test_the_precisions_that_settings_and_runtime_spell_out_are_the_same() -> None:
     assert get_args(config.Precision) == get_args(runtime.Precision)
+
+
+def test_the_readme_has_a_line_for_each_module() -> None:
+    text = (PACKAGE.parent / "README.md").read_text()
+    tree = text.split("## The code")[1].split("```")[1]
+    named = re.findall(r"^    (\w+\.py) {2,}\S", tree, re.MULTILINE)
+    rooms = [folder for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()]
+    modules = [path.name for room in rooms if room.name != "cli" for path in room.glob("[a-z]*.py")]
+    assert sorted(named) == sorted(modules)
+    assert all(f"  {room.name}/ " in tree or f"  {room.name}/\n" in tree for room in rooms)

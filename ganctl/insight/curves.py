@@ -29,7 +29,7 @@ class Panel(NamedTuple):
     title: str
     logarithmic: bool = False
     spread: str = ""  # the figure that is drawn as a band around it
-    alarm: str = ""  # the disease that shows in it
+    alarm: str = ""  # the failure mode that shows in it
 
 
 PANELS = (
@@ -107,12 +107,12 @@ def _draw_curve(axes: "Axes", panel: Panel, rows: Sequence[Row], color: str) -> 
         pairs = list(zip(values, spreads, strict=True))
         below, above = [v - s for v, s in pairs], [v + s for v, s in pairs]
         axes.fill_between(steps, below, above, color=color, alpha=0.2, linewidth=0)
-    ill = [
+    failing = [
         (step, value)
         for step, value, row in zip(steps, values, rows, strict=True)
         if panel.alarm and panel.alarm in (row.get("alarms") or [])
     ]
-    at, heights = [step for step, _ in ill], [value for _, value in ill]
+    at, heights = [step for step, _ in failing], [value for _, value in failing]
     axes.plot(at, heights, color=color, marker="x", markersize=4, linestyle="")
 
 

@@ -29,9 +29,9 @@ def folded_linear(linear: nn.Linear, norm: nn.BatchNorm2d) -> nn.Linear:
     """`linear`, its output seen as maps of `norm`'s channels, and then `norm`."""
     each = linear.out_features // norm.num_features
     scale, shift = (part.repeat_interleave(each) for part in _affine(norm, linear.weight))
-    return _filled(
-        nn.Linear(linear.in_features, linear.out_features), scale[:, None] * linear.weight, shift
-    )
+    with torch.device("meta"):
+        folded = nn.Linear(linear.in_features, linear.out_features)
+    return _filled(folded, scale[:, None] * linear.weight, shift)
 
 
 def folded_upsampling(layer: UpsampleConv2d, norm: nn.BatchNorm2d | None) -> list[nn.Module]:
@@ -39,19 +39,22 @@ def folded_upsampling(layer: UpsampleConv2d, norm: nn.BatchNorm2d | None) -> lis
     scale, shift = _affine(norm, layer.weight)
     if layer.bias is not None:
         shift = shift + scale * layer.bias
-    folded = Conv2d(layer.in_channels, 4 * layer.out_channels, 3)
+    with torch.device("meta"):
+        folded = Conv2d(layer.in_channels, 4 * layer.out_channels, 3)
     weight = scale.repeat_interleave(4)[:, None, None, None] * layer.phase_kernels()
     return [_filled(folded, weight, shift.repeat_interleave(4)), nn.PixelShuffle(2)]
 
 
 def plain_attention(attention: SelfAttention) -> SelfAttention:
     """The same block without parametrizations: its weights are the normalised ones."""
-    plain = SelfAttention(
-        attention.query.in_channels,
-        scaled=attention.scaled,
-        pooled=attention.pooled,
-        spectral_norm=False,
-    ).to(attention.gamma)
+    with torch.device("meta"):
+        plain = SelfAttention(
+            attention.query.in_channels,
+            scaled=attention.scaled,
+            pooled=attention.pooled,
+            spectral_norm=False,
+        )
+    plain.to_empty(device=attention.gamma.device).to(attention.gamma)
     for name in ("query", "key", "value", "output"):
         plain.get_parameter(f"{name}.weight").copy_(getattr(attention, name).weight)
     plain.gamma.copy_(attention.gamma)
@@ -76,7 +79,8 @@ def _affine(norm: nn.BatchNorm2d | None, weight: Tensor) -> tuple[Tensor, Tensor
 
 
 def _filled(layer: Layer, weight: Tensor, bias: Tensor) -> Layer:
-    layer = layer.to(weight)
+    """`layer`, made on the meta device so that no random numbers are drawn, with these values."""
+    layer = layer.to_empty(device=weight.device).to(weight)
     layer.get_parameter("weight").copy_(weight)
     layer.get_parameter("bias").copy_(bias)
     return layer

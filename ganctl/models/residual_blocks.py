@@ -8,6 +8,7 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from ganctl.models.bounds import batch_norm_bound
 from ganctl.models.layers import LayerOptions, conv, conv_pool, upsample_conv
+from ganctl.runtime import autocast_off
 
 
 class BatchNormOptions(NamedTuple):
@@ -67,10 +68,10 @@ class ConditionalBatchNorm2d(nn.Module):
         if labels is None:
             raise ValueError("a conditional network needs labels")
         mixed = labels.is_floating_point()
-        rows = [labels @ t.weight if mixed else t(labels) for t in (self.scale, self.shift)]
-        scale, shift = (row[:, :, None, None] for row in rows)
-        # In the tables' precision: bf16 has no gain between 1 and 1.008.
-        return torch.addcmul(shift, self.norm(x), scale).to(x.dtype)
+        with autocast_off(x.device):  # in the tables' precision: bf16 has no gain from 1 to 1.008
+            rows = [labels @ t.weight if mixed else t(labels) for t in (self.scale, self.shift)]
+            scale, shift = (row[:, :, None, None] for row in rows)
+            return torch.addcmul(shift, self.norm(x), scale).to(x.dtype)
 
     def bound(self) -> float:
         """How much it stretches at most in eval mode, whatever the class."""

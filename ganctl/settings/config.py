@@ -4,7 +4,6 @@ A preset states every number, with its source beside it. The few settings with a
 after runs had been made without them: it is what those runs did, so that they can be resumed.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -228,8 +227,17 @@ def architectures() -> dict[str, type[Section]]:
 
 def dotted(loc: tuple[str | int, ...]) -> str:
     """The name of a setting where pydantic found something wrong; it puts in the architecture."""
-    kinds = "|".join(architectures())
-    return re.sub(rf"\bmodel\.({kinds})\b", "model", ".".join(str(part) for part in loc))
+    return ".".join(str(part) for part in _path(loc))
+
+
+def _path(loc: tuple[str | int, ...]) -> KeyPath:
+    """`loc` without the architecture."""
+    inside_model = [False, *(part == "model" for part in loc)]
+    return tuple(
+        part
+        for part, inside in zip(loc, inside_model[:-1], strict=True)
+        if not (inside and part in architectures())
+    )
 
 
 def _names(section: type[BaseModel], prefix: str) -> list[str]:
@@ -244,23 +252,27 @@ def _names(section: type[BaseModel], prefix: str) -> list[str]:
     return list(dict.fromkeys(names))  # the architectures share most of theirs
 
 
+def _having(name: str) -> list[str]:
+    """The architectures that have the setting `name`."""
+    return [known for known, kind in architectures().items() if name in _names(kind, "model.")]
+
+
 def _explain(
     kind: str, loc: tuple[str | int, ...], reason: str, value: object, origins: dict[KeyPath, str]
 ) -> ConfigError:
-    name = dotted(loc)
+    path = _path(loc)
     if kind.startswith("union_tag"):
-        known = " or ".join(repr(name) for name in architectures())
-        name, reason = f"{name}.architecture", f"should be {known}"
+        path = (*path, "architecture")
+        reason = f"should be {' or '.join(repr(name) for name in architectures())}"
         value = value.get("architecture") if isinstance(value, dict) else value
-    path: KeyPath = tuple(name.split("."))
+    name = ".".join(str(part) for part in path)
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
     prefix = f"{origin}: " if origin else ""
-    if kind == "extra_forbidden" and name in setting_names():
-        key = name.removeprefix("model.")
-        have = [other for other, kind in architectures().items() if key in kind.model_fields]
-        own = next((kind for kind in architectures() if kind in loc), "such")
-        hint = f"{' and '.join(have)} networks have it: `ganctl presets` shows which a preset uses"
-        return ConfigError(f"{prefix}{own} networks have no setting {name}", hint)
+    having = _having(name)  # architectures, if it is a setting of any
+    if kind == "extra_forbidden" and having and len(loc) > 1 and loc[1] not in having:
+        others = " and ".join(having)
+        hint = f"{others} networks have it: `ganctl presets` shows which a preset uses"
+        return ConfigError(f"{prefix}{loc[1]} networks have no setting {name}", hint)
     if kind == "extra_forbidden":
         return ConfigError(f"{prefix}unknown setting {name}", hint=did_you_mean(name))
     if kind == "missing":

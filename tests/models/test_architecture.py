@@ -164,3 +164,18 @@ def test_a_class_gain_of_a_third_of_a_per_cent_is_felt_in_bf16() -> None:
     ratio = (scaled.abs().mean() / plain.abs().mean()).item()
     assert ratio == pytest.approx(1.003, abs=2e-4)
     assert math.isfinite(ratio)
+
+
+def test_a_gain_of_mixed_classes_is_felt_in_a_bf16_step() -> None:
+    """Shares of classes are multiplied with the tables, which autocast would round as well."""
+    loaded = presets.load("sagan-cifar10")
+    generator, _ = build_networks(loaded.model, loaded.data, random_stream(0, "init"), 2)
+    norm = generator.blocks[0].norm1
+    with torch.no_grad():
+        norm.scale.weight.fill_(1.003)
+    x = torch.randn(64, norm.norm.num_features, 8, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        scaled = norm(x, torch.full((64, 2), 0.5))
+    ratio = (scaled.float().abs().mean() / norm.norm(x).float().abs().mean()).item()
+    assert scaled.dtype == torch.bfloat16
+    assert ratio == pytest.approx(1.003, abs=2e-4)

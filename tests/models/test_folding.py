@@ -56,3 +56,11 @@ def test_the_papers_generators_lose_their_sigma_and_no_image_changes(
         expected = generator.eval()(z, labels)
         torch.testing.assert_close(folded(z, labels), expected, atol=1e-6, rtol=0)
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_folding_draws_no_random_numbers() -> None:
+    config = replace(presets.load("celeba64"), {"model.width": 8})
+    generator, _ = build_networks(config.model, config.data, random_stream(0, "init"))
+    before = torch.get_rng_state()
+    fold(generator)
+    assert torch.equal(torch.get_rng_state(), before)

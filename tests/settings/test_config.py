@@ -70,6 +70,8 @@ MISTAKES = {
     "model:\n  width: 7\n": ("mine.yaml:3: model.width is 7, but it should be ", None),
     "model:\n  architecture: unet\n": ("mine.yaml:3: model.architecture is 'unet', but it should be 'convnet' or 'resnet'", None),
     "model:\n  conditional: true\n": ("mine.yaml:3: convnet networks have no setting model.conditional", None),
+    "model:\n  attention.at: []\n": ("mine.yaml:3: unknown setting model.attention.at", None),
+    "model.width: 8\n": ("mine.yaml:2: unknown setting model.width", None),
     "model:\n  conditionl: true\n": ("mine.yaml:3: unknown setting model.conditionl", "did you mean model.conditional?"),
     "data:\n  attribute: Smiling\n": ("data.attribute needs a conditional model", None),
     "optim:\n  lr_decay: [5, 5]\n": ("optim.lr_decay is [5, 5], but it is a step and a later one", None),
