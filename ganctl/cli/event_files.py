@@ -87,7 +87,7 @@ class EventFiles:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a row that it has, those of blocks as gamma/BLOCK, failure modes as alarm/NAME."""
+    """The figures that a row has; those of blocks as gamma/BLOCK, failure modes as alarm/NAME."""
     flat = {name: value for name, value in row.items() if isinstance(value, int | float)}
     flat.update({f"gamma/{block}": value for block, value in row["gamma"].items()})
     flat.update({f"alarm/{name.replace(' ', '-')}": 1.0 for name in row["alarms"]})
