@@ -26,7 +26,7 @@ def need_tensorboard() -> None:
 
 
 class EventFiles:
-    """A watcher that writes the numbers of each row, and passes on all that it is told.
+    """A watcher that writes the numbers of each row, and passes everything on to another watcher.
 
     Like all that a run writes beside its checkpoints they cannot end it: what fails is said once.
     """

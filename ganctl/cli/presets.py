@@ -16,17 +16,17 @@ def presets(
     ganctl presets celeba64 > mine.yaml
     """
     from ganctl.cli import show
-    from ganctl.settings import presets as known
+    from ganctl.settings import presets as shipped
 
     if json:
-        names = [name] if name else known.names()
-        configs = {each: known.load(each).model_dump() for each in names}
+        names = [name] if name else shipped.names()
+        configs = {each: shipped.load(each).model_dump() for each in names}
         show.result_json(configs[name] if name else configs)
     elif name:
-        show.result_text(known.path_of(name).read_text())
+        show.result_text(shipped.path_of(name).read_text())
     else:
-        for each in known.names():
-            config = known.load(each)
+        for each in shipped.names():
+            config = shipped.load(each)
             size = f"{config.data.resolution} x {config.data.resolution}"
             show.result(
                 f"{each:20}  {size:9}  {config.train.steps:>9,} steps of"

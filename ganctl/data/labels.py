@@ -90,12 +90,12 @@ def _attribute(names: list[str], where: Path, attribute: str) -> list[str]:
         raise DataError(f"there is no {ATTRIBUTES} in {where} or beside it", hint)
     try:
         _, header, *rows = table.read_text().splitlines()
-        known = header.split()
-        if attribute not in known:
-            close = get_close_matches(attribute, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        attributes = header.split()
+        if attribute not in attributes:
+            close = get_close_matches(attribute, attributes, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"CelebA has {', '.join(attributes)}"
             raise DataError(f"CelebA has no attribute {attribute!r}", hint)
-        column = known.index(attribute) + 1
+        column = attributes.index(attribute) + 1
         values = {row.split()[0]: row.split()[column] for row in rows if row.strip()}
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{table} is not CelebA's table of attributes", "get it again") from error

@@ -79,7 +79,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 class PlainBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that is told the labels and has no use for them."""
+    """Batch norm that is given the labels and has no use for them."""
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganctl import session
+from ganctl import runtime, session
 from ganctl.cli.app import main
 from ganctl.store import runs
 from ganctl.training import state
@@ -319,3 +319,14 @@ def test_the_help_shows_examples(capsys: Capture) -> None:
     for command in commands:
         assert main([command, "--help"]) == 0
         assert f" ganctl {command}" in capsys.readouterr().out
+
+
+def test_the_precision_of_sample_is_also_that_of_the_device(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tf32 is a setting of the device: nothing else switches it on."""
+    assert main(["train", "--data", str(photos), *TINY, "--run", "run"]) == 0
+    prepared: list[object] = []
+    monkeypatch.setattr(runtime, "prepare", lambda *arguments: prepared.append(arguments))
+    assert main(["sample", "run", "-n", "1", "--precision", "bf16", "--device", "cpu"]) == 0
+    assert prepared == [(torch.device("cpu"), "bf16")]
