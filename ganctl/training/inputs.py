@@ -39,7 +39,7 @@ class DInputs(NamedTuple):
 
     real: Real
     latents: Latents  # as many
-    mix: Tensor | None  # (B, 1, 1, 1) in [0, 1): of the gradient penalty; None without
+    mix: Tensor | None  # (B, 1, 1, 1) in [0, 1]: of the gradient penalty; None without
 
 
 class GInputs(NamedTuple):

@@ -78,9 +78,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_first_bad_tensor(
         "diverged by step 5: d_loss is nan .the first bad tensor is generator.to_rgb.bias.;"
         " the newest whole checkpoint is step-000000004.pt"
     )
-    with pytest.raises(DivergedError, match=message):
+    with pytest.raises(DivergedError, match=message) as caught:
         trained_in(run, config, faces)
     assert run.newest_checkpoint().name == "step-000000004.pt"
+    hint = str(caught.value.hint)
+    assert "raise train.rollbacks in run/config.yaml (it is 0)" in hint
+    assert "type `ganctl resume run`, which goes back" in hint
 
 
 def test_a_run_may_roll_back_and_go_on_with_other_noise(
