@@ -6,8 +6,6 @@ metrics = session.step()
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from ganctl.errors import (
     ConfigError,
     DataError,
     GanctlError,
-    OutOfMemoryError,
     StoppedError,
     shell_quoted,
 )
@@ -40,6 +37,7 @@ from ganctl.store.runs import Run
 from ganctl.training import state
 from ganctl.training.inputs import Inputs
 from ganctl.training.loop import Watcher, train
+from ganctl.training.memory import memory_for_images, out_of_memory_explained
 from ganctl.training.metrics import StepMetrics
 from ganctl.training.previews import PREVIEWS, save_reals
 from ganctl.training.state import STREAMS, TrainState
@@ -158,7 +156,7 @@ def resume(
         _say_finished(run, saved)
         return None
     device = choose_device(device_name)
-    choose_precision(config.train.precision, device)  # refuses what this device cannot do
+    _check_precision(run, config, device)
     images = open_images(config, progress)
     _check_same(images.identity(config), saved, run, config)
     check_size(payload, saved, path)
@@ -208,7 +206,8 @@ def settle(config: Config, device: torch.device) -> Config:
 def open_images(config: Config, progress: Progress = silent) -> Images:
     """The images that `config` names, prepared now or before, with a word on those left out."""
     source = open_source(config.data.source, config.data.resolution)
-    packed = pack(source, config.data.resolution, config.data.crop, progress)
+    with memory_for_images():
+        packed = pack(source, config.data.resolution, config.data.crop, progress)
     if packed.skipped:
         log.warning("%d of %d files were left out:", len(packed.skipped), len(source))
         for entry in packed.skipped[:SHOWN_SKIPPED]:
@@ -225,32 +224,6 @@ def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:
     return labels_of(source, packed, config.data.attribute)
 
 
-@contextmanager
-def out_of_memory_explained(config: Config, run: Run | None = None) -> Iterator[None]:
-    """Turn torch's ways of saying that memory is full into one, with a hint that can be followed.
-
-    `run` is one that may be resumed, whose settings are in a file.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
-            raise
-        batch, parts = config.optim.batch_size, config.optim.grad_accumulation
-        more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
-        hint = "start a run with smaller networks (model.width) or images (data.resolution)"
-        if more is not None and (run is None or not run.has_checkpoints()):
-            hint = f"--set optim.grad_accumulation={more} needs about {parts / more:.0%} of it"
-        elif more is not None and run is not None:
-            file = shell_quoted(run.folder / "config.yaml")
-            again = f"ganctl resume {shell_quoted(run.folder)}"
-            hint = f"set optim.grad_accumulation to {more} in {file}, then {again}"
-        raise OutOfMemoryError(
-            f"out of memory with batches of {batch} in {parts} part(s) of {batch // parts} images",
-            hint=hint,
-        ) from error
-
-
 def _check_apart(folder: Path, source: str) -> None:
     """ConfigError if a run's own pictures would be among the images it is trained on."""
     images = Path(source).expanduser()
@@ -261,6 +234,16 @@ def _check_apart(folder: Path, source: str) -> None:
     ):
         hint = "choose another --run, or move the images to a folder of their own"
         raise ConfigError(f"{folder} would be inside the folder of images, {source}", hint)
+
+
+def _check_precision(run: Run, config: Config, device: torch.device) -> None:
+    """ConfigError if the device cannot compute as the run does, which is fixed."""
+    precision = config.train.precision
+    try:
+        choose_precision(precision, device)
+    except ConfigError as error:
+        hint = "resume it on a GPU: --device cuda"
+        raise ConfigError(f"{run.folder} computes in {precision}: {error.message}", hint) from None
 
 
 def _check_same(now: dict[str, Any], saved: Description, run: Run, config: Config) -> None:

@@ -38,6 +38,9 @@ def test_a_model_draws_the_images_of_the_command(photos: Path) -> None:
         assert np.abs((image.numpy() + 1) * 127.5 - saved).max() <= 0.51
     assert model.step == 2
     assert model.score(images).shape == (2,)
+    for seeds in ([], [-1]):
+        with pytest.raises(ValueError, match="seeds must be"):
+            model.draw(seeds)
     assert not torch.equal(ganctl.load("r/ckpt.pt", raw=True).draw([3]), images[:1])
 
 

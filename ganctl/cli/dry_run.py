@@ -11,6 +11,7 @@ from ganctl.runtime import fingerprint, peak_memory, synchronize
 from ganctl.session import Images
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store.contents import tensors_in
+from ganctl.training.memory import memory_for_images
 
 
 def print_dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
@@ -37,7 +38,8 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     """The report as plain values; sizes in bytes."""
     data, optim = config.data, config.optim
     source = open_source(data.source, data.resolution)
-    packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
+    with memory_for_images():
+        packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
     images = Images(packed, session.labels_for(source, packed, config))
     tried = session.new(config, device_name, images)
     tried.step()  # warm-up

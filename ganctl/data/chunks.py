@@ -6,6 +6,7 @@ Every image has its place in the file, so that processes may finish their chunks
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -119,12 +121,29 @@ def _start_worker(at_end: contextlib.ExitStack) -> Connection:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     at_end.enter_context(ours)
-    with theirs:
+    with theirs, _for_workers_only():
         process = context.Process(target=_work, args=(theirs,), daemon=True)
         process.start()
     at_end.callback(process.join)
     at_end.callback(process.kill)
     return ours
+
+
+@contextlib.contextmanager
+def _for_workers_only() -> Iterator[None]:
+    """What a process that is started inside inherits: no Ctrl-C, and nothing of the main script.
+
+    Ctrl-C reaches every process of a terminal, and the parent acts on it. A started process would
+    run the main script again, to have what it defines; but it may be a script that packs images.
+    """
+    script = sys.modules["__main__"]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @contextlib.contextmanager
@@ -139,7 +158,6 @@ def _workers_must_live() -> Iterator[None]:
 
 def _work(connection: Connection) -> None:
     """Decode the chunks that come through the pipe, until the parent closes it or is dead."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent acts
     with contextlib.suppress(EOFError, ConnectionError):
         preparation, pixels = connection.recv()
         while True:

@@ -93,9 +93,12 @@ def _build(preparation: Preparation, folder: Path, progress: Progress) -> None:
         }
         write_text(building / "index.json", json.dumps(index, indent=1))
         sync(building)
-        if not folder.exists():
+        try:
             building.rename(folder)
-            sync(folder.parent)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+        sync(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -35,7 +35,7 @@ class SpectralNorm(nn.Module):
 
     u: (C_out,) and v: (C_in * k_h * k_w,), both of unit norm. Gradients treat them as constants,
     as the SNGAN authors' code does; SAGAN's differentiates through the iteration, which is the same
-    at convergence. A weight of all zeros has no direction and gives NaN.
+    at convergence. A weight of all zeros has no direction: there is no dividing it.
     """
 
     u: Tensor

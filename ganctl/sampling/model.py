@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganctl.models import Discriminator, Generator, fold
 from ganctl.models.spectral import normalized
-from ganctl.runtime import choose_device, prepare, upload
+from ganctl.runtime import choose_device, upload
 from ganctl.sampling.draw import latents
 from ganctl.settings.config import Config
 from ganctl.store import runs
@@ -38,6 +38,8 @@ class Model(NamedTuple):
         Up to rounding these are the images of `ganctl sample`. ValueError if a conditional model is
         given no labels, or another one some.
         """
+        if not seeds or min(seeds) < 0:
+            raise ValueError("seeds must be some, from 0 on")
         if (labels is None) == bool(self.generator.n_classes):
             known = "needs" if labels is None else "takes no"
             raise ValueError(f"this model {known} labels")
@@ -61,7 +63,6 @@ def load(checkpoint_or_run: str | Path, device: str = "auto", *, raw: bool = Fal
     `raw`: the live generator instead of its average. CheckpointError says what is wrong.
     """
     target = choose_device(device)
-    prepare(target)
     networks, saved = load_networks(runs.find_checkpoint(Path(checkpoint_or_run)))
     generator = networks.generator if raw else networks.generator_ema
     return Model(

@@ -35,6 +35,8 @@ FINITE: tuple[Literal["d_loss", "g_loss", "real_score", "fake_score"], ...] = (
     "d_loss", "g_loss", "real_score", "fake_score",
 )  # fmt: skip
 
+SMALLEST_SCALE = 2.0**-10  # of fp16 gradients: it is halved at each overflow, from 65,536
+
 log = logging.getLogger("ganctl")
 
 
@@ -92,7 +94,8 @@ def _train_on(
             stopped_by = stop.signal_number  # read once: a signal may come while we save
             ending = state.step == last_step or stopped_by is not None
             if ending or state.step % every.log_every == 0:
-                row = meter.read(device)
+                check_scale(state, saver)
+            if (ending or state.step % every.log_every == 0) and (row := meter.read(device)):
                 check_finite(row, state, saver)
                 begun = checkup.complete(row, averaged(state))
                 report(row, begun, saver.run.journal, watcher)
@@ -141,6 +144,14 @@ def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
     for name in FINITE:
         if not math.isfinite(row[name]):
             raise saver.diverged(f"{name} is {row[name]}", state.step, state.payload())
+
+
+def check_scale(state: TrainState, saver: Saver) -> None:
+    """DivergedError if fp16 overflows however small its scale gets."""
+    for name, scaler in (("D", state.d_scaler), ("G", state.g_scaler)):
+        if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
+            what = f"{name}'s gradient overflows even at a scale of {scaler.get_scale():g}"
+            raise saver.diverged(what, state.step, state.payload())
 
 
 def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:

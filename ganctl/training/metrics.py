@@ -123,10 +123,15 @@ class Meter:
             self._counted = self._counted + 1
         self._total = self._total + figures
 
-    def read(self, device: torch.device) -> Row:
-        """One row for metrics.jsonl, without diversity and alarms; and start afresh."""
+    def read(self, device: torch.device) -> Row | None:
+        """One row for metrics.jsonl, without diversity and alarms; and start afresh.
+
+        None as long as all steps were skipped: then there is nothing to tell yet.
+        """
         state, optim = self.state, self.config.optim
         synchronize(device)
+        if not self._counted:
+            return None
         seconds = time.perf_counter() - self._started_at
         images = optim.batch_size * optim.d_steps_per_g
         means = (torch.as_tensor(self._total) / self._counted).tolist()

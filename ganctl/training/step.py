@@ -109,7 +109,7 @@ def set_rates(state: TrainState, config: Config) -> None:
     if config.optim.lr_decay is None:
         return
     start, end = config.optim.lr_decay
-    share = min(1.0, (end - state.step) / (end - start))
+    share = min(1.0, max(0.0, (end - state.step) / (end - start)))
     state.g_optimizer.param_groups[0]["lr"] = share * config.optim.g_lr
     state.d_optimizer.param_groups[0]["lr"] = share * config.optim.d_lr
 

@@ -15,7 +15,8 @@ LAST_WORDS = b"\x1b[?25h\nended at once: what came after the last checkpoint is 
 class StopRequest:
     """While entered, the first signal is remembered; a second one ends the process at once.
 
-    SIGUSR1 asks for a checkpoint instead, and training goes on. A handler only sets an attribute:
+    SIGUSR1 asks for a checkpoint instead, and training goes on. A hang-up that is ignored already,
+    as `nohup` does, stays ignored. A handler only sets an attribute:
     nothing is ever saved from inside one.
     """
 
@@ -24,7 +25,8 @@ class StopRequest:
         self._save_requested = False
 
     def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.signal(number, self._remember) for number in STOPPING}
+        hears = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._remember) for number in hears}
         self._previous[SAVING] = signal.signal(SAVING, self._ask_to_save)
         return self
 

@@ -290,6 +290,18 @@ def test_memory_that_runs_out_when_networks_are_made_is_explained_too(
     assert "hint: start a run with smaller networks (model.width)" in capsys.readouterr().err
 
 
+def test_memory_that_runs_out_while_images_are_prepared_is_explained_too(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def full(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ganctl.data.chunks.fit", full)
+    for options in ([], ["--dry-run"]):
+        assert main(["train", "--data", str(photos), *TINY, *options]) == 8
+        assert "error: out of memory while preparing images" in capsys.readouterr().err
+
+
 def python(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code]

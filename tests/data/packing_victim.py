@@ -21,4 +21,6 @@ class Endless(FaceSource):
 
 if __name__ == "__main__":
     os.cpu_count = lambda: 2
-    pack(Endless(10_000_000, 64), 8, None, lambda _done, _total: None)
+    from packing_victim import Endless as Found  # workers do not run this script: they import it
+
+    pack(Found(10_000_000, 64), 8, None, lambda _done, _total: None)

@@ -116,3 +116,23 @@ def test_a_decoding_process_that_is_killed_is_one_sentence() -> None:
     with pytest.raises(DataError, match="a process that was decoding images died"):
         pack(Fatal(8, 16), 4, None, ignore)
     assert not list((cache_folder() / "packed").iterdir())
+
+
+def test_a_script_without_a_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    """As in an example of three lines that is typed into a file."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import os\nos.cpu_count = lambda: 2\nprint('running')\n"
+        "from ganctl.data.packing import pack\nfrom ganctl.data.sources import FaceSource\n"
+        "print(len(pack(FaceSource(1100, 8), 4, None, lambda *_: None).images))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("running\n1100\n", "")
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_workers_are_deaf_to_ctrl_c_and_the_parent_is_not() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    with chunks._for_workers_only():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before

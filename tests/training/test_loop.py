@@ -152,3 +152,29 @@ def test_a_save_is_due_by_steps_and_by_minutes(
     never = Saver(run, tiny(train__checkpoint_minutes=0.0, train__checkpoint_every=10), CPU, {})
     now[0] += 1e9
     assert not never.due(3)
+
+
+@pytest.mark.parametrize("log", [1, 3, 9])
+def test_how_often_it_is_logged_does_not_end_an_fp16_run(
+    tiny: Callable[..., Config], faces: np.ndarray, log: int
+) -> None:
+    """The scaler's first steps overflow and are skipped, which is its way to find a scale."""
+    config = tiny(train__precision="fp16", train__steps=9, train__log_every=log)
+    run = runs.create(Path("run"), "x", config)
+    trained = state.create(config, CPU)
+    for scaler in ("d_scaler", "g_scaler"):
+        setattr(trained, scaler, torch.amp.GradScaler("cpu", init_scale=2.0**40))
+    loop.train(trained, inputs_of(faces, config), config, run, {}, Silent(), StopRequest())
+    assert trained.step == 9
+    assert trained.d_scaler.get_scale() < 2.0**40
+
+
+def test_fp16_that_overflows_at_every_scale_has_diverged(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny(train__precision="fp16", train__steps=9, train__log_every=1)
+    trained = state.create(config, CPU)
+    trained.d_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-11)
+    run = runs.create(Path("run"), "x", config)
+    with pytest.raises(DivergedError, match="D's gradient overflows even at a scale of"):
+        loop.train(trained, inputs_of(faces, config), config, run, {}, Silent(), StopRequest())

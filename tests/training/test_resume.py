@@ -122,8 +122,25 @@ def test_watching_does_not_change_a_run(tiny: Callable[..., Config], faces: np.n
 
 
 def ganctl(*arguments: str) -> "subprocess.Popen[str]":
+    """A command that hears hang-ups, whatever these tests were started by."""
     command = [sys.executable, "-m", "ganctl", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
+    """As `nohup` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.signal_number == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
