@@ -85,6 +85,11 @@ def normalized_weights(network: nn.Module) -> Iterator[NormalizedWeight]:
                 yield NormalizedWeight(layer, module.original, norm)
 
 
+def _channels_last(weight: Tensor) -> Tensor:
+    """A kernel in the layout that maps have; other weights as they are."""
+    return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
+
+
 @torch.no_grad()
 def iterate(found: Sequence[NormalizedWeight], iterations: int = 1) -> list[Tensor]:
     """For all weights together: v <- W'u / |W'u|, then u <- W v / |W v|; returns the last |W v|."""
@@ -164,6 +169,8 @@ class _Divide(torch.autograd.Function):
                 mapped = [torch.mv(w.flatten(1), v) for w, v in zip(weights, vs, strict=True)]
                 sigmas = [torch.dot(u, m) for u, m in zip(us, mapped, strict=True)]
         divided = tuple(torch._foreach_div(weights, sigmas))
+        if weights[0].device.type == "cuda":  # cuDNN would else turn each around at every use
+            divided = tuple(_channels_last(weight) for weight in divided)
         ctx.save_for_backward(*divided, *sigmas, *us, *vs)
         return divided
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 
 from ganctl.models.convnet import Discriminator
@@ -12,6 +13,7 @@ from ganctl.models.layers import conv, linear
 from ganctl.models.spectral import (
     NormalizedWeight,
     SpectralNorm,
+    _Divide,
     add_spectral_norm,
     iterate,
     normalized,
@@ -185,3 +187,24 @@ def test_vectors_can_be_started_anew_whatever_they_were() -> None:
     state = {name: value.clone() for name, value in copied.state_dict().items()}
     restart(copied, live)
     assert all(torch.equal(value, state[name]) for name, value in copied.state_dict().items())
+
+
+def test_on_cuda_kernels_have_the_layout_of_the_maps() -> None:
+    """Seen with tensors that have a device and no values; there, gradients keep their shapes too."""
+    with FakeTensorMode(), torch.device("cuda"):
+        network = nn.Sequential(conv(8, 16, 3), conv(16, 8, 5))
+        with normalized(network), torch.no_grad():
+            for layer in network:
+                assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+                assert layer.weight.shape == layer.parametrizations["weight"].original.shape
+
+
+def test_a_gradient_in_another_layout_is_the_same_gradient() -> None:
+    """As kernels that are channels last have it."""
+    weight = torch.randn(4, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+    norm, direction = SpectralNorm(weight), torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    found = []
+    for given in (direction, direction.contiguous(memory_format=torch.channels_last)):
+        (divided,) = _Divide.apply([norm.u], [norm.v], None, weight)
+        found.append(torch.autograd.grad(divided, weight, given)[0])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)
