@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, max_pool2d, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganctl.settings.config import Config, ResnetConfig
+from ganctl.settings.config import Config
+from ganctl.settings.sections import ResnetConfig
 
 
 def normalized(layer: nn.Conv2d | nn.Linear) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ganctl.errors import ConfigError
 
-# Spelled out again in settings/config.py, which must not import torch.
+# Spelled out again in settings/sections.py, which must not import torch.
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h

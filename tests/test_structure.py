@@ -11,7 +11,7 @@ import pytest
 
 import ganctl
 from ganctl import runtime
-from ganctl.settings import config
+from ganctl.settings import sections
 
 PACKAGE = Path(ganctl.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -119,7 +119,7 @@ def test_no_library_unpickles_for_us() -> None:
 
 
 def test_the_precisions_that_settings_and_runtime_spell_out_are_the_same() -> None:
-    assert get_args(config.Precision) == get_args(runtime.Precision)
+    assert get_args(sections.Precision) == get_args(runtime.Precision)
 
 
 def test_the_readme_has_a_line_for_each_module() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from ganctl.models import convnet, folding, resnet
 from ganctl.models.architecture import Architecture, Discriminator, Generator
 from ganctl.models.bounds import Piece
-from ganctl.settings.config import DataConfig, ModelConfig
+from ganctl.settings.sections import DataConfig, ModelConfig
 
 __all__ = [
     "ARCHITECTURES", "Discriminator", "Generator", "architecture_of", "build_networks", "fold",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ganctl.models.bounds import Piece
-from ganctl.settings.config import DataConfig
+from ganctl.settings.sections import DataConfig
 
 
 class Generator(nn.Module):

@@ -19,7 +19,7 @@ from ganctl.models.attention import SelfAttention
 from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
 from ganctl.models.folding import folded_linear, folded_upsampling, plain_attention
 from ganctl.models.layers import LeakyReLUPool, conv, head, linear, upsample_conv
-from ganctl.settings.config import ConvnetConfig, DataConfig
+from ganctl.settings.sections import ConvnetConfig, DataConfig
 
 START = 4  # the smallest map of both networks is 4 x 4
 WIDEST = 8  # no map has more than 8 * width channels

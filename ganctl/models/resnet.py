@@ -22,7 +22,7 @@ from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
 from ganctl.models.folding import without_sigma
 from ganctl.models.layers import LayerOptions, conv, embedding, head, linear
 from ganctl.models.residual_blocks import BatchNormOptions, DownBlock, FirstBlock, UpBlock
-from ganctl.settings.config import DataConfig, ResnetConfig
+from ganctl.settings.sections import DataConfig, ResnetConfig
 
 START = 4  # the smallest map of G is 4 x 4
 SQRT2 = math.sqrt(2)  # the gain of residual 3 x 3 convolutions in the SNGAN authors' code

@@ -22,7 +22,7 @@ from ganctl.models.bounds import Piece, product
 from ganctl.models.layers import head, linear
 from ganctl.runtime import random_stream
 from ganctl.settings import config, presets
-from ganctl.settings.config import DataConfig, Section
+from ganctl.settings.sections import DataConfig, Section
 
 
 class PlainConfig(Section):
