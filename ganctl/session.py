@@ -17,12 +17,11 @@ from torch import Tensor
 from ganctl.data.batches import Batches
 from ganctl.data.labels import Labels, labels_of
 from ganctl.data.packing import PackedImages, Progress, pack
-from ganctl.data.sources import NAMED, Source, open_source
+from ganctl.data.sources import Source, open_source
 from ganctl.errors import (
     AlarmError,
     CheckpointError,
     ConfigError,
-    DataError,
     GanctlError,
     StoppedError,
     shell_quoted,
@@ -34,7 +33,7 @@ from ganctl.settings.config import Config, replace, value_of
 from ganctl.store import checkpoint, runs
 from ganctl.store.contents import Description, check_size, described
 from ganctl.store.runs import Run
-from ganctl.training import state
+from ganctl.training import places, state
 from ganctl.training.inputs import Inputs
 from ganctl.training.loop import Watcher, train
 from ganctl.training.memory import memory_for_images, out_of_memory_explained
@@ -130,7 +129,7 @@ def start(
 ) -> tuple[Session, Run]:
     """A new session, and a new run in `folder`, or in the next free runs/<title>-NNN."""
     runs.check_free(folder)
-    _check_apart(folder or runs.ROOT, config.data.source)
+    places.check_apart(folder or runs.ROOT, config.data.source)
     session = new(config, device_name, progress=progress)
     run = runs.create(folder, title, session.config)
     save_reals(session.images.packed.images[:PREVIEWS], run)
@@ -138,11 +137,16 @@ def start(
 
 
 def resume(
-    run: Run, device_name: str, steps: int | None, progress: Progress = silent
+    run: Run,
+    device_name: str,
+    steps: int | None,
+    progress: Progress = silent,
+    data: str | None = None,
 ) -> Session | None:
     """The session of the newest whole checkpoint of `run`, to train to `steps` if given.
 
-    None, after a word, if the run is finished.
+    `data` is where its images are now, if they were moved. None, after a word, if the run is
+    finished.
     """
     run.lock()
     run.sweep()
@@ -152,16 +156,21 @@ def resume(
     config = overrides.with_edits(saved.config, run.folder / "config.yaml")
     if steps is not None:
         config = replace(config, {"train.steps": steps})
+    where = config.data.source if data is None else data
+    config = replace(config, {"data.source": places.absolute(where)})
     if saved.step >= config.train.steps:
         _say_finished(run, saved)
         return None
     device = choose_device(device_name)
     _check_precision(run, config, device)
+    places.check_there(run, config)
     images = open_images(config, progress)
-    _check_same(images.identity(config), saved, run, config)
+    places.check_same(images.identity(config), saved, run, config)
     check_size(payload, saved, path)
     session = _assembled(config, device, images, _swapped(saved, device))
     _note_differences(saved, session)
+    if config.data.source != saved.config.data.source:
+        log.info("the same images, now taken from %s", config.data.source)
     session.state.load(payload, path)
     if session.state.step != saved.step:
         found = f"it is of step {session.state.step} and {saved.step}"
@@ -196,9 +205,7 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
 
 def settle(config: Config, device: torch.device) -> Config:
     """`config` with what depends on this machine made definite: precision and path."""
-    source = config.data.source
-    if source not in NAMED and Path(source).expanduser().exists():
-        source = str(Path(source).expanduser().resolve())  # so that `resume` works from anywhere
+    source = places.absolute(config.data.source)  # so that `resume` works from anywhere
     precision = choose_precision(config.train.precision, device)
     return replace(config, {"data.source": source, "train.precision": precision})
 
@@ -224,18 +231,6 @@ def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:
     return labels_of(source, packed, config.data.attribute)
 
 
-def _check_apart(folder: Path, source: str) -> None:
-    """ConfigError if a run's own pictures would be among the images it is trained on."""
-    images = Path(source).expanduser()
-    if (
-        source not in NAMED
-        and images.is_dir()
-        and folder.resolve().is_relative_to(images.resolve())
-    ):
-        hint = "choose another --run, or move the images to a folder of their own"
-        raise ConfigError(f"{folder} would be inside the folder of images, {source}", hint)
-
-
 def _check_precision(run: Run, config: Config, device: torch.device) -> None:
     """ConfigError if the device cannot compute as the run does, which is fixed."""
     precision = config.train.precision
@@ -244,15 +239,6 @@ def _check_precision(run: Run, config: Config, device: torch.device) -> None:
     except ConfigError as error:
         hint = "resume it on a GPU: --device cuda"
         raise ConfigError(f"{run.folder} computes in {precision}: {error.message}", hint) from None
-
-
-def _check_same(now: dict[str, Any], saved: Description, run: Run, config: Config) -> None:
-    """DataError unless the images are those that the run was trained on."""
-    if any(now[name] != getattr(saved.data, name) for name in ("fingerprint", "classes", "labels")):
-        raise DataError(
-            f"the images at {config.data.source} are not those that {run.folder} was trained on",
-            hint="restore them, or start another run on the new ones with `ganctl train`",
-        )
 
 
 def _swapped(saved: Description, device: torch.device) -> Swaps | None:

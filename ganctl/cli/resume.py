@@ -13,6 +13,10 @@ def resume(
     steps: Annotated[
         int | None, typer.Option(help="Train to this step instead of the run's last one.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="Where the run's images are now, if they were moved."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
@@ -24,8 +28,9 @@ def resume(
     ganctl resume
     ganctl resume runs/celeba64-001
     ganctl resume runs/faces32-001 --steps 10000
+    ganctl resume runs/photos-faces32-001 --data elsewhere/photos.zip
     """
     from ganctl.cli import training
     from ganctl.store import runs
 
-    training.resume(runs.find(run), device, steps, tensorboard)
+    training.resume(runs.find(run), device, steps, tensorboard, data)

@@ -22,12 +22,14 @@ def start(
     _train(begun, run, tensorboard)
 
 
-def resume(run: Run, device_name: str, steps: int | None, tensorboard: bool) -> None:
-    """Go on from the newest whole checkpoint of `run`, to `steps` if given."""
+def resume(
+    run: Run, device_name: str, steps: int | None, tensorboard: bool, data: str | None
+) -> None:
+    """Go on from the newest whole checkpoint of `run`, to `steps` and with images at `data`."""
     if tensorboard:
         event_files.need_tensorboard()
     with show.ProgressBar("preparing images") as progress:
-        resumed = session.resume(run, device_name, steps, progress)
+        resumed = session.resume(run, device_name, steps, progress, data)
     if resumed is not None:
         _train(resumed, run, tensorboard)
 

@@ -11,6 +11,7 @@ FREE = {  # when to log, preview, save and end
     "train.keep_checkpoints", "train.keep_every", "train.rollbacks", "train.steps",
     "health.on_alarm",
 }  # fmt: skip
+PLACES = {"data.source"}  # where the images are: `resume` sees to it that they are the same
 NOTED = {"optim.grad_accumulation"}  # needs less memory; but numbers differ from there on
 
 
@@ -27,7 +28,7 @@ def with_edits(saved: Config, file: Path) -> Config:
         old, new = value_of(saved, name), value_of(edited, name)
         if old == new:
             continue
-        if name not in FREE | NOTED:
+        if name not in FREE | PLACES | NOTED:
             raise ConfigError(
                 f"{file}: {name} is {new!r}, but the run was trained with {old!r}",
                 hint=f"undo that, or start another run: ganctl train --preset {shell_quoted(file)}",

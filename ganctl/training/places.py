@@ -1,0 +1,53 @@
+"""Where a run's images are, and whether they are still those that it was trained on.
+
+What they are is a digest of their pixels, labels and classes as prepared: not of paths and times.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ganctl.data.sources import NAMED
+from ganctl.errors import ConfigError, DataError, shell_quoted
+from ganctl.settings.config import Config
+from ganctl.store.contents import Description
+from ganctl.store.runs import Run
+
+
+def absolute(source: str) -> str:
+    """`source` as it is called from any folder, if it is there and has no name of its own."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source not in NAMED and path.exists() else source
+
+
+def check_apart(folder: Path, source: str) -> None:
+    """ConfigError if a run's own pictures would be among the images it is trained on."""
+    images = Path(source).expanduser()
+    if (
+        source not in NAMED
+        and images.is_dir()
+        and folder.resolve().is_relative_to(images.resolve())
+    ):
+        hint = "choose another --run, or move the images to a folder of their own"
+        raise ConfigError(f"{folder} would be inside the folder of images, {source}", hint)
+
+
+def check_there(run: Run, config: Config) -> None:
+    """DataError if there is nothing where the images of the run are said to be."""
+    source = config.data.source
+    if source not in NAMED and not Path(source).exists():
+        raise DataError(
+            f"there are no images at {source}, from where {run.folder} takes them",
+            hint=f"if they were moved: ganctl resume {shell_quoted(run.folder)} --data WHERE",
+        )
+
+
+def check_same(now: dict[str, Any], saved: Description, run: Run, config: Config) -> None:
+    """DataError unless the images are those that the run was trained on, wherever they are."""
+    if any(now[name] != getattr(saved.data, name) for name in ("fingerprint", "classes", "labels")):
+        counts = f"{now['n']:,} now, {saved.data.n:,} then"
+        raise DataError(
+            f"the images at {config.data.source} are not those that {run.folder} was trained on"
+            f" ({counts})",
+            hint="restore them, say where they are with `ganctl resume RUN --data WHERE`, or start"
+            " another run on the new ones with `ganctl train`",
+        )
