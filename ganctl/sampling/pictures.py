@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganctl.store.durable import replacing
+from ganctl.store.durable import ANYBODY, replacing
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -39,7 +39,7 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def save_png(image: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 to `path`: complete, or not at all."""
-    with replacing(path) as temporary:
+def save_png(image: np.ndarray, path: Path, owner: str = ANYBODY) -> None:
+    """Write (H, W, 3) uint8 to `path`, of the run `owner`: complete, or not at all."""
+    with replacing(path, owner) as temporary:
         temporary.write_bytes(png(image))

@@ -15,7 +15,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import stat
 import zipfile
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from ganctl.errors import CheckpointError, StorageError
 from ganctl.store import archive
-from ganctl.store.durable import sync
+from ganctl.store.durable import ANYBODY, place_beside, sync
 
 FORMAT = "ganctl.ckpt"
 VERSION = 1
@@ -53,15 +52,15 @@ Payload = dict[str, Any]  # sections of plain values and CPU tensors
 Metadata = dict[str, Any]  # plain JSON
 
 
-def write(path: Path, payload: Payload, metadata: Metadata) -> None:
+def write(path: Path, payload: Payload, metadata: Metadata, owner: str = ANYBODY) -> None:
     """Publish `path` complete and verified, or not at all: StorageError, and no trace of it.
 
     `path` must not exist: a published checkpoint is never changed. When this returns, the file
-    survives a power cut.
+    survives a power cut. `owner` is the id of the run that it is of.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise StorageError(f"{path} exists, and a checkpoint is never overwritten")
-    temporary = path.with_name(f".tmp-{path.stem}-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = place_beside(path, owner)
     needed = sum(v.nbytes for _, v in _leaves(payload, "") if isinstance(v, Tensor))
     try:
         if shutil.disk_usage(path.parent).free < needed:

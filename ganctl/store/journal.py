@@ -6,14 +6,20 @@ warning.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from ganctl.store.durable import write_text
+from ganctl.errors import StorageError
+from ganctl.store import identity
+from ganctl.store.durable import appended, read_bytes, write_text
 
+MAX_BYTES = 2**30  # of metrics.jsonl: more than a run of a million rows has
+LARGEST = 2**62  # number of a step
 log = logging.getLogger("ganctl")
 
 Row = dict[str, Any]  # one line of a .jsonl file, as it is read back
@@ -22,8 +28,8 @@ Row = dict[str, Any]  # one line of a .jsonl file, as it is read back
 class Journal:
     """Writes and reads metrics.jsonl, history.jsonl and status.json of one run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self.folder, self.run_id = folder, run_id
         self.alarms: list[str] = []  # failure modes that the run shows now; part of its status
         self._unwritten: set[str] = set()  # files whose last line was lost
 
@@ -41,7 +47,7 @@ class Journal:
         try:
             return [row for _, row in _rows(path)] if path.exists() else []
         except OSError as error:
-            log.warning("%s cannot be read: %s", path, error.strerror)
+            log.warning("%s cannot be read: %s", path, error.strerror or error)
             return []
 
     def cut_metrics(self, step: int) -> None:
@@ -50,9 +56,10 @@ class Journal:
         try:
             if path.exists():
                 rows = [line for line, row in _rows(path) if row["step"] <= step]
-                write_text(path, "".join(f"{row}\n" for row in rows))
-        except OSError as error:
-            log.warning("%s cannot be rewritten: %s", path, error.strerror)
+                identity.check(self.folder, self.run_id)
+                write_text(path, "".join(f"{row}\n" for row in rows), self.run_id)
+        except (OSError, StorageError) as error:
+            log.warning("%s cannot be rewritten: %s", path, _reason(error))
 
     def set_status(self, state: str, step: int, reason: str = "", exit_code: int = 0) -> None:
         """Replace status.json; `state` is running, done, stopped or failed."""
@@ -60,20 +67,23 @@ class Journal:
             "state": state, "step": step, "reason": reason, "exit_code": exit_code,
             "alarms": self.alarms, "pid": os.getpid(), "time": now(),
         }  # fmt: skip
+        path = self.folder / "status.json"
         try:
-            write_text(self.folder / "status.json", json.dumps(status) + "\n")
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self.folder / "status.json", error.strerror)
+            identity.check(self.folder, self.run_id)
+            write_text(path, json.dumps(status) + "\n", self.run_id)
+        except (OSError, StorageError) as error:
+            log.warning("%s cannot be written: %s", path, _reason(error))
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
         try:
-            with (self.folder / name).open("ab+") as file:
+            identity.check(self.folder, self.run_id)
+            with appended(self.folder / name) as file:
                 line = f"{json.dumps(row)}\n".encode()
                 file.write(line if _ends_a_line(file) else b"\n" + line)
             self._unwritten.discard(name)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             if name not in self._unwritten:
-                log.warning("%s cannot be written: %s", self.folder / name, error.strerror)
+                log.warning("%s cannot be written: %s", self.folder / name, _reason(error))
             self._unwritten.add(name)
 
 
@@ -90,11 +100,32 @@ def _ends_a_line(file: IO[bytes]) -> bool:
     return file.read(1) == b"\n"
 
 
+def _reason(error: OSError | StorageError) -> str:
+    return error.message if isinstance(error, StorageError) else error.strerror or str(error)
+
+
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     """The lines of metrics.jsonl and what they say, without those that a kill or full disk tore."""
-    for line in path.read_text(errors="replace").splitlines():
-        try:
+    for line in read_bytes(path, MAX_BYTES).splitlines():
+        with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             row = json.loads(line)
-            yield line, {**row, "step": int(row["step"])}
-        except (ValueError, KeyError, TypeError, OverflowError):
-            continue
+            step = int(row["step"])
+            if 0 <= step < LARGEST:
+                alarms = [name for name in _list(row.get("alarms")) if isinstance(name, str)]
+                plain = {name: _figure(value) for name, value in row.items()}
+                yield line.decode(), {**plain, "step": step, "alarms": alarms}
+
+
+def _figure(value: Any) -> Any:
+    """`value` if it is one that a row may have; what no program can compute with is not a number.
+
+    Figures of blocks are a dict of them.
+    """
+    if isinstance(value, dict):
+        return {name: _figure(of) for name, of in value.items() if not isinstance(of, dict)}
+    too_large = isinstance(value, int) and abs(value) >= 2**1000
+    return math.nan if too_large else value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -22,13 +22,15 @@ from pathlib import Path
 
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, shell_quoted
 from ganctl.settings.config import Config, to_yaml
-from ganctl.store import checkpoint
+from ganctl.store import checkpoint, durable, identity
 from ganctl.store.checkpoint import Metadata, Payload
-from ganctl.store.durable import sync, write_text
+from ganctl.store.durable import open_regular, place_beside, sync, write_text
 from ganctl.store.journal import Journal, now
 from ganctl.store.retention import CheckpointFiles
 
 ROOT = Path("runs")
+MAX_OWNER = 200  # bytes of what LOCK says
+PARTS = ("checkpoints", "samples", "tensorboard")  # the folders in a run's
 log = logging.getLogger("ganctl")
 
 
@@ -41,7 +43,7 @@ class Run:
     _lock: int | None = None  # an open file that is never closed: closing it frees the lock
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.folder)
+        self.journal = Journal(self.folder, self.run_id)
         self._files = CheckpointFiles(self.checkpoints, self.run_id)
 
     @property
@@ -62,14 +64,16 @@ class Run:
         The kernel holds the lock for one process, not for its children; kill -9 frees it too.
         """
         path = self.folder / "LOCK"
+        identity.check_parts(self.folder, PARTS)
         try:
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = open_regular(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+            raise StorageError(f"cannot write to {path}: {error.strerror}") from error
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:  # POSIX allows either for "taken"
-            owner = path.read_text().strip() or "another process"
+            said = os.pread(self._lock, MAX_OWNER, 0).decode(errors="replace")
+            owner = said.strip() or "another process"
             hint = "wait until that process ends, or start another run"
             raise RunBusyError(f"{self.folder} is in use by {owner}", hint) from error
         owner = f"process {os.getpid()} on {socket.gethostname()} since {now()}\n"
@@ -88,17 +92,31 @@ class Run:
         Raises StorageError if the checkpoint could not be written.
         """
         path = self._files.path_of(step)
-        identity = {"id": self.run_id, "name": self.name}
+        self.check_place()
         try:
             self.checkpoints.mkdir(exist_ok=True)
-            if path.exists():
+            if os.path.lexists(path):
                 path.rename(path.with_suffix(".damaged"))
         except OSError as error:
             raise StorageError(f"could not save {path}: {error.strerror}") from error
-        checkpoint.write(path, payload, {"run": identity, **metadata})
-        self._tidy(lambda: _link(self.folder / "ckpt.pt", path))
+        owner = {"id": self.run_id, "name": self.name}
+        checkpoint.write(path, payload, {"run": owner, **metadata}, self.run_id)
+        self._tidy(lambda: _link(self.folder / "ckpt.pt", path, self.run_id))
         self._tidy(lambda: self._files.prune(path, keep, keep_every))
         return path
+
+    def check_place(self) -> None:
+        """StorageError if the folder is gone, or has become another run's, or leads elsewhere."""
+        identity.check(self.folder, self.run_id)
+        identity.check_parts(self.folder, PARTS)
+
+    def is_in_place(self) -> bool:
+        """Whether `check_place` finds nothing wrong."""
+        try:
+            self.check_place()
+        except StorageError:
+            return False
+        return True
 
     def _tidy(self, task: Callable[[], None]) -> None:
         try:
@@ -134,14 +152,17 @@ class Run:
     def write_config(self, config: Config) -> None:
         """Replace config.yaml; StorageError if it cannot be written."""
         try:
-            write_text(self.folder / "config.yaml", to_yaml(config))
+            write_text(self.folder / "config.yaml", to_yaml(config), self.run_id)
         except OSError as error:
             raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def sweep(self) -> None:
         """Delete the files that a killed process left half-written; only with the run locked."""
-        for path in (*self.checkpoints.glob(".tmp-*"), *self.folder.glob(".tmp-*")):
-            path.unlink(missing_ok=True)
+        try:
+            for folder in (self.folder, self.checkpoints, self.samples):
+                durable.sweep(folder, self.run_id)
+        except OSError as error:
+            log.warning("tidying up %s failed: %s", self.folder, error.strerror)
 
 
 def create(folder: Path | None, title: str, config: Config) -> Run:
@@ -158,9 +179,10 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
         run = Run(folder, run_id=uuid.uuid4().hex)
         run.lock()
         run.write_config(config)
+        sync(folder)  # a folder with a run.json has a config.yaml, also after a power cut
         order = 1 + max((number for _, number in _runs_below(ROOT)), default=0)
-        identity = {"id": run.run_id, "created": now(), "order": order}
-        write_text(folder / "run.json", json.dumps(identity) + "\n")
+        made = {"id": run.run_id, "created": now(), "order": order}
+        write_text(folder / identity.FILE, json.dumps(made) + "\n", run.run_id)
         for part in (folder, folder.parent, folder.parent.parent):
             sync(part)
     except OSError as error:
@@ -169,9 +191,12 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
 
 
 def check_free(folder: Path | None) -> None:
-    """ConfigError or RunBusyError unless `folder` is free for a new run; None always is."""
-    if folder is None or not folder.exists():
-        return
+    """An error unless `folder` is free for a new run, and can be; None always is."""
+    try:
+        if folder is None or not folder.exists():
+            return
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror}") from error
     if not folder.is_dir():
         raise ConfigError(f"--run {folder} is a file, not a folder")
     if (folder / "run.json").exists():
@@ -194,9 +219,9 @@ def find(target: Path | None) -> Run:
         return max(runs, key=lambda pair: pair[1])[0]
     for folder in (target, ROOT / target):
         if _exists(folder / "run.json"):
-            return Run(folder, run_id=_identity(folder)[0])
+            return Run(folder, identity.read(folder).run_id)
     beside = target if _exists(target) and target.is_dir() else target.parent
-    near = next((p for p in (beside, *beside.parents) if (p / "run.json").is_file()), None)
+    near = next((p for p in (beside, *beside.parents) if _exists(p / "run.json")), None)
     hint = f"did you mean {near}?" if near else "without a name the newest run under runs/ is taken"
     if not _exists(target):
         raise CheckpointError(f"there is no run {target}", hint)
@@ -219,23 +244,14 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _identity(folder: Path) -> tuple[str, int]:
-    """The run's id, and its place among the runs beside it: 1 for the first."""
-    try:
-        identity = json.loads((folder / "run.json").read_text())
-        return str(identity["id"]), int(identity["order"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}/run.json is damaged") from error
-
-
 def _runs_below(root: Path) -> Iterator[tuple[Run, int]]:
     for path in root.glob("*/run.json"):
         try:
-            run_id, order = _identity(path.parent)
+            found = identity.read(path.parent)
         except CheckpointError as error:
             log.warning("skipped: %s", error)
             continue
-        yield Run(path.parent, run_id), order
+        yield Run(path.parent, found.run_id), found.order
 
 
 def _next_free(title: str) -> Path:
@@ -250,8 +266,7 @@ def _next_free(title: str) -> Path:
             number += 1
 
 
-def _link(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".tmp-{link.name}")
-    temporary.unlink(missing_ok=True)  # left by a process that was killed here
+def _link(link: Path, target: Path, owner: str) -> None:
+    temporary = place_beside(link, owner)
     temporary.symlink_to(target.relative_to(link.parent))
     temporary.replace(link)

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import torch
 
+from ganctl.errors import StorageError
 from ganctl.models import Generator
 from ganctl.models.spectral import normalized
 from ganctl.runtime import upload
@@ -48,6 +49,9 @@ def save_reals(images: np.ndarray, run: Run) -> None:
 def _save(images: np.ndarray, run: Run, name: str) -> None:
     columns = COLUMNS if len(images) % COLUMNS == 0 else None
     try:
-        save_png(grid(images, columns), run.samples / name)
+        run.check_place()
+        save_png(grid(images, columns), run.samples / name, run.run_id)
     except OSError as error:  # losing a picture must not end a run
         log.warning("the picture %s was not written: %s", name, error.strerror)
+    except StorageError as error:
+        log.warning("the picture %s was not written: %s", name, error.message)

@@ -52,7 +52,7 @@ class Saver:
             self._failures += 1
             self.run.journal.record("save failed", state.step, reason=error.message)
             safe = _safe(self._newest())
-            if must or self._failures == MOST_FAILURES:
+            if must or self._failures == MOST_FAILURES or not self.run.is_in_place():
                 raise StorageError(f"{error.message}; {safe}", error.hint) from error
             left = MOST_FAILURES - self._failures
             log.warning("%s; training goes on (tries left: %d); %s", error.message, left, safe)

@@ -15,6 +15,7 @@ import torch
 
 from ganctl.cli.app import main
 from ganctl.store import checkpoint, runs
+from ganctl.store.durable import place_beside
 from tests.cli.test_cli import TINY, tree
 from tests.store.test_archive import HOSTILE, forge
 
@@ -322,7 +323,8 @@ def refused(run: Path, command: list[str], code: int, message: str, capsys: Capt
 
 def test_good_rows_of_the_same_table(run: Path, capsys: Capture) -> None:
     """What must still work: a damaged newest file, leftovers, edits of what may be edited."""
-    (run / "checkpoints" / ".tmp-step-000000009-1-ab").write_bytes(b"half")
+    left = place_beside(newest(run), runs.find(run).run_id)
+    left.write_bytes(b"half")
     edited("log_every: 50", "log_every: 1")(run)
     edited("steps: 2", "steps: 4")(run)
     damage(2)(run)
@@ -332,7 +334,7 @@ def test_good_rows_of_the_same_table(run: Path, capsys: Capture) -> None:
     assert "warning: skipped: run/checkpoints/step-000000002.pt" in err
     assert "going on with run from step 1" in err
     assert newest(run).with_suffix(".damaged").read_bytes() == damaged
-    assert not list((run / "checkpoints").glob(".tmp-*"))
+    assert not left.exists()
     assert [row.split(",")[0] for row in (run / "metrics.jsonl").read_text().splitlines()] == [
         f'{{"step": {step}' for step in (2, 3, 4)
     ]

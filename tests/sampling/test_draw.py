@@ -126,7 +126,7 @@ def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) 
     loose = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "x").iterdir())]
     assert np.array_equal(np.stack(loose), images)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), grid(images))
-    assert not list(tmp_path.glob(".tmp-*"))
+    assert not list(tmp_path.glob(".ganctl-*"))
 
 
 def test_an_interrupted_file_is_absent(draw: Draw, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_grid_has_one_row_a_pair_and_an_animation_one_frame_an_image(tmp_path:
             assert (film.n_frames, film.info["loop"]) == (10, 0)  # type: ignore[attr-defined]
             film.seek(6)
             assert abs(int(np.asarray(film.convert("RGB"))[0, 0, 0]) - 88) <= 2
-    assert not list(tmp_path.glob(".tmp-*"))
+    assert not list(tmp_path.glob(".ganctl-*"))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_failed_save_leaves_no_trace(
     )
     with pytest.raises(StorageError, match="No space left on device"):
         checkpoint.write(tmp_path / "new.pt", PAYLOAD, {})
-    assert not list(tmp_path.glob("*.pt")) + list(tmp_path.glob(".tmp-*"))
+    assert not list(tmp_path.glob("*.pt")) + list(tmp_path.glob(".ganctl-*"))
 
 
 def test_the_order_is_write_sync_verify_rename_sync(

@@ -101,7 +101,7 @@ def test_an_error_at_any_call_harms_nothing_older_and_is_said(
             after = digests(run)
             assert {name: after.get(name) for name in before} == before
         run.sweep()
-        assert not list(run.checkpoints.glob(".tmp-*"))
+        assert not list(run.checkpoints.glob(".ganctl-*"))
     pytest.fail("it never ended")
 
 
@@ -225,7 +225,7 @@ def test_a_disk_that_is_really_full(photos: Path, capsys: pytest.CaptureFixture[
         run = runs.find(small / "run")
         newest = run.newest_checkpoint()
         assert checkpoint.read(newest)[1]["step"] >= 1
-        assert not list(run.checkpoints.glob(".tmp-*"))
+        assert not list(run.checkpoints.glob(".ganctl-*"))
         assert (
             json.loads((run.folder / "status.json").read_text() or "{}").get("state", "failed")
             == "failed"

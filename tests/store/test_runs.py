@@ -16,6 +16,7 @@ from ganctl.cli.app import main
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError
 from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
+from ganctl.store.durable import place_beside
 from ganctl.store.runs import Run
 
 PAYLOAD = {"generator": {"w": torch.ones(3)}, "step": 1}
@@ -68,7 +69,10 @@ def test_a_new_run_survives_a_power_cut(
 
 
 def test_what_a_kill_left_of_the_link_does_not_stop_the_next_one(run: Run) -> None:
-    (run.folder / ".tmp-ckpt.pt").symlink_to("checkpoints/step-000000001.pt")
+    left = place_beside(run.folder / "ckpt.pt", run.run_id)
+    left.symlink_to("checkpoints/step-000000001.pt")
+    run.sweep()
+    assert not left.is_symlink()
     save(run, 1, 2, 3, 4, keep=2)
     assert saved_steps(run) == ["step-000000003.pt", "step-000000004.pt"]
     assert (run.folder / "ckpt.pt").resolve().name == "step-000000004.pt"
@@ -172,7 +176,7 @@ def test_a_save_digests_what_it_wrote_and_nothing_else(
     check = checkpoint._check_digest
 
     def remember(file: IO[bytes], path: Path) -> int:
-        digested.append(int(path.name.removeprefix(".tmp-")[len("step-") :][:9]))
+        digested.append(checkpoint.peek(path)["step"])
         return check(file, path)
 
     def digested_by_saving(run: Run, step: int) -> list[int]:
@@ -208,9 +212,27 @@ def test_what_was_just_written_stays_whatever_else_is_there(run: Run) -> None:
 
 def test_half_written_files_are_swept(run: Run) -> None:
     save(run, 1)
-    (run.checkpoints / ".tmp-step-000000002-1-ab").write_text("half")
+    for folder in (run.folder, run.checkpoints, run.samples):
+        place_beside(folder / "x", run.run_id).write_text("half")
     run.sweep()
     assert saved_steps(run) == ["step-000000001.pt"]
+    assert not list(run.folder.rglob(".ganctl-*"))
+
+
+def test_what_is_not_the_runs_own_is_not_swept(run: Run) -> None:
+    """A user's files, whatever they are called, and what another command is writing."""
+    mine = [".tmp-x", ".ganctl-x", f".ganctl-{run.run_id}", f".ganctl-{run.run_id}-1-notes"]
+    for name in mine:
+        (run.checkpoints / name).write_text("mine")
+    writing = place_beside(run.checkpoints / "x")
+    writing.write_text("another command's")
+    (run.folder / ".tmp-x").mkdir()
+    folder = place_beside(run.folder / "x", run.run_id)
+    folder.mkdir()
+    run.sweep()
+    assert {path.name for path in run.checkpoints.iterdir()} == {*mine, writing.name}
+    assert (run.folder / ".tmp-x").is_dir()
+    assert folder.is_dir()
 
 
 def test_a_live_run_is_locked_and_a_dead_owner_holds_nothing(run: Run) -> None:

@@ -15,6 +15,7 @@ from ganctl.data.batches import Batches
 from ganctl.errors import CheckpointError
 from ganctl.settings import presets
 from ganctl.store import checkpoint, runs
+from ganctl.store.durable import place_beside
 
 
 class Store(RuleBasedStateMachine):
@@ -86,9 +87,11 @@ class Store(RuleBasedStateMachine):
         self.whole.discard(step)
         self.verified.discard(step)
 
-    @rule(name=st.sampled_from([".tmp-step-000000001-1-ab", "step-x.pt", "notes.txt"]))
+    @rule(name=st.sampled_from(["left by a kill", "step-x.pt", "notes.txt"]))
     def litter(self, name: str) -> None:
-        (self.run.checkpoints / name).write_bytes(b"half")
+        path = self.run.checkpoints / name
+        path = place_beside(path, self.run.run_id) if name == "left by a kill" else path
+        path.write_bytes(b"half")
 
     @rule(step=st.sampled_from([1, 2, 3, 5, 1001, 1002]))
     def put_another_runs_file(self, step: int) -> None:
@@ -106,7 +109,7 @@ class Store(RuleBasedStateMachine):
     def start_again(self) -> None:
         self.run = runs.find(self.run.folder)
         self.run.sweep()
-        assert not list(self.run.checkpoints.glob(".tmp-*"))
+        assert not list(self.run.checkpoints.glob(".ganctl-*"))
         self.step = max(self.whole, default=self.first)
         self.verified, self.rotten = set(), set()
 

@@ -62,7 +62,7 @@ def save_for_ever(folder: Path, first: int, pipe: int) -> None:
 
 def half_written(run: Run) -> int:
     """How many files of `run` were begun and not published."""
-    return len(list(run.checkpoints.glob(".tmp-*")))
+    return len(list(run.checkpoints.glob(".ganctl-*")))
 
 
 def kill(child: int, ready: Callable[[], bool]) -> None:
