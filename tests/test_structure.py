@@ -28,6 +28,7 @@ ROOMS = [
     {"store"},
     {"data", "sampling"},
     {"training", "insight"},
+    {"export"},
     {"session"},
     {"cli"},
 ]

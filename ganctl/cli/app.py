@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import ganctl
-from ganctl.cli import inspect_attention, inspect_sn, plot, presets, resume, sample, train
+from ganctl.cli import export, inspect_attention, inspect_sn, plot, presets, resume, sample, train
 from ganctl.errors import GanctlError, StoppedError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("sample")(sample.sample)
 app.command("inspect-sn")(inspect_sn.inspect_sn)
 app.command("inspect-attention")(inspect_attention.inspect_attention)
 app.command("plot")(plot.plot)
+app.command("export")(export.export)
 app.command("presets")(presets.presets)
 
 

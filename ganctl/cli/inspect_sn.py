@@ -27,7 +27,8 @@ def inspect_sn(
         Path | None,
         typer.Argument(
             metavar="CKPT|RUN",
-            help="A checkpoint, a run's folder, or any PyTorch state dictionary."
+            help="A checkpoint, a run's folder, or any PyTorch state dictionary or safetensors"
+            " file."
             "  (default: the newest run)",
         ),
     ] = None,
@@ -141,9 +142,9 @@ def _snapshot(path: Path, network: str, averaged: bool, *, as_maps: bool) -> "Sn
     """One checkpoint of ganctl or of another program, whose networks are not known."""
     from ganctl.cli import show
     from ganctl.insight import snapshots
-    from ganctl.store import checkpoint
+    from ganctl.store import contents
 
-    ours = checkpoint.is_ours(path)
+    ours = contents.is_ours(path)
     if not ours and (network != "both" or averaged):
         option = "--ema" if averaged else "--network"
         raise ConfigError(f"{option} is for ganctl's checkpoints, which {path} is not")

@@ -22,7 +22,7 @@ class Subject(NamedTuple):
     path: Path
     saved: Description
     generator: Generator
-    discriminator: Discriminator
+    discriminator: Discriminator | None  # None: it is not looked at
     names: Sequence[str]  # "g" or "d", of those that are looked at
     device: torch.device
 
@@ -39,7 +39,10 @@ class Subject(NamedTuple):
 
     def network(self, name: str) -> Generator | Discriminator:
         """G for "g", D for "d"."""
-        return self.generator if name == "g" else self.discriminator
+        if name == "g":
+            return self.generator
+        assert self.discriminator is not None
+        return self.discriminator
 
 
 class View(NamedTuple):
@@ -72,12 +75,13 @@ def open_checkpoint(
     `raw` takes the live generator instead of its average.
     """
     networks, saved = load_networks(path)
+    names = networks.those_of(names)
     generator = networks.generator if raw else networks.generator_ema
     subject = Subject(
         path=path,
         saved=saved,
         generator=generator.to(device),
-        discriminator=networks.discriminator.to(device),
+        discriminator=networks.discriminator.to(device) if "d" in names else None,
         names=names,
         device=device,
     )

@@ -1,7 +1,8 @@
 """The weights in any PyTorch state dictionary, with the u and v of spectral normalisation.
 
-Read by `archive.py`'s reader, never by torch's; it is as strict here as with our own checkpoints,
-but for what `torch.save(module.state_dict(), path)` adds to a file: see `_Interpreter`.
+A file of torch.save is read by `archive.py`'s reader, never by torch's; it is as strict here as
+with our own checkpoints, but for what `torch.save(module.state_dict(), path)` adds: see
+`_Interpreter`. Of the safetensors format `store/safetensors.py` is the reader.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ganctl.errors import CheckpointError
-from ganctl.store import archive
+from ganctl.store import archive, safetensors
 from ganctl.store.archive import BadArchiveError, Sketch, Storage
 from ganctl.store.checkpoint import DTYPES, MALFORMED, regular_file
 
@@ -72,17 +73,25 @@ def read(path: Path) -> list[ForeignWeight]:
     """
     try:
         with regular_file(path) as file:
+            if safetensors.looks_like_one(path):
+                header = safetensors.header(file, path)
+                return _some(_weights(header.tensors, "", _slices(file, header)), path)
             root = _root(file, path)
             archive.check_members(file, file.seek(0, os.SEEK_END), root)
             state = archive.sketch(file, root, _Interpreter)
             with zipfile.ZipFile(file) as members:
-                weights = [_checked(found, path) for found in _weights(state, "", _loader(members))]
+                return _some(_weights(state, "", _loader(members)), path)
     except BadArchiveError as error:
         raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", HINT) from error
     except MALFORMED as error:
         raise CheckpointError(
             f"{path} is damaged or cut short: its archive is malformed", HINT
         ) from error
+
+
+def _some(found: Iterator[ForeignWeight], path: Path) -> list[ForeignWeight]:
+    """All that is found; CheckpointError if that is nothing, or cannot be used."""
+    weights = [_checked(weight, path) for weight in found]
     if not weights:
         raise CheckpointError(f"{path} has no weight of two or more dimensions", HINT)
     return weights
@@ -150,9 +159,6 @@ def _root(file: IO[bytes], path: Path) -> str:
     if begin == OLD_TORCH:
         hint = "load it with torch (weights_only=True) and torch.save it again"
         raise CheckpointError(f"{path} is of the format that PyTorch had before 1.6", hint)
-    if begin[8:9] == b"{":  # after the length of its header
-        hint = "torch.save(safetensors.torch.load_file(path), other_path) makes one"
-        raise CheckpointError(f"{path} is a safetensors file, not one of torch.save", hint)
     if not begin.startswith(ZIP):
         raise CheckpointError(f"{path} is no file of torch.save: it is no zip archive", HINT)
     with zipfile.ZipFile(file) as members:
@@ -165,6 +171,11 @@ def _root(file: IO[bytes], path: Path) -> str:
         if order in names and members.getinfo(order).file_size != len("little"):
             raise CheckpointError(f"{path} has its numbers in the byte order of another machine")
     return root
+
+
+def _slices(file: IO[bytes], header: safetensors.Header) -> Loader:
+    """From sketches to the tensors of a safetensors file."""
+    return lambda sketch: safetensors.tensor(file, header, sketch.storage.member)
 
 
 def _loader(members: zipfile.ZipFile) -> Loader:

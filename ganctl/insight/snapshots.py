@@ -35,14 +35,21 @@ def of_checkpoint(
 ) -> Snapshot:
     """The networks `names`, "g" or "d", of a checkpoint of ganctl, layer by layer.
 
-    `averaged` takes the averaged generator instead of the live one. `as_maps` also bounds what
+    `averaged` takes the averaged generator instead of the live one, and so does an exported file
+    that has no other; of such a file only what it has is looked at. `as_maps` also bounds what
     convolutions stretch whole images by, which takes most of the time.
     """
     loaded, saved = load_networks(path)
-    networks: dict[str, Generator | Discriminator] = {
-        "g": loaded.generator_ema if averaged else loaded.generator,
-        "d": loaded.discriminator,
-    }
+    names = loaded.those_of(names)
+    live = loaded.has("generator") and not averaged
+    networks: dict[str, Generator | Discriminator] = {}
+    for name in names:
+        generator = name == "g"
+        networks[name] = (
+            loaded.discriminator
+            if not generator
+            else (loaded.generator if live else loaded.generator_ema)
+        )
     total = sum(len(weighted_layers(networks[name])) for name in names)
     layers: list[LayerSpectrum] = []
     chains: dict[str, list[Piece]] = {}

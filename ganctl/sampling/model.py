@@ -20,7 +20,7 @@ class Model(NamedTuple):
     """The networks of a checkpoint in eval mode, without gradients, on one device."""
 
     generator: Generator  # its average, or the live one if that was asked for
-    discriminator: Discriminator
+    discriminator: Discriminator | None  # None: an exported file may have none
     config: Config
     classes: list[str]  # their names; [] for an unconditional model
     step: int
@@ -51,14 +51,19 @@ class Model(NamedTuple):
 
     @torch.no_grad()
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """images (B, 3, R, R) in [-1, 1] -> (B,): what D thinks of them, higher is more real."""
+        """images (B, 3, R, R) in [-1, 1] -> (B,): what D thinks of them, higher is more real.
+
+        ValueError if there is no discriminator.
+        """
+        if self.discriminator is None:
+            raise ValueError("this model has no discriminator: it is of an exported generator")
         with normalized(self.discriminator):
             scores: Tensor = self.discriminator(images, labels)
         return scores
 
 
 def load(checkpoint_or_run: str | Path, device: str = "auto", *, raw: bool = False) -> Model:
-    """The networks of a checkpoint file, or of the newest whole checkpoint of a run.
+    """The networks of a checkpoint or exported file, or of the newest whole checkpoint of a run.
 
     `raw`: the live generator instead of its average. CheckpointError says what is wrong.
     """
@@ -67,7 +72,7 @@ def load(checkpoint_or_run: str | Path, device: str = "auto", *, raw: bool = Fal
     generator = networks.generator if raw else networks.generator_ema
     return Model(
         generator.to(target),
-        networks.discriminator.to(target),
+        networks.discriminator.to(target) if networks.has("discriminator") else None,
         saved.config,
         saved.data.classes,
         saved.step,

@@ -232,7 +232,7 @@ def find_checkpoint(target: Path | None) -> Path:
     """The checkpoint file `target`, or the newest whole one of the run that `target` names."""
     if target is not None and _exists(target) and not target.is_dir():
         return target
-    if target is not None and target.suffix == ".pt" and not _exists(target):
+    if target is not None and target.suffix in (".pt", ".safetensors") and not _exists(target):
         raise CheckpointError(f"there is no checkpoint {target}")
     return find(target).newest_checkpoint()
 
