@@ -125,13 +125,18 @@ def _assembled(
 
 
 def start(
-    config: Config, device_name: str, folder: Path | None, title: str, progress: Progress = silent
+    config: Config,
+    device_name: str,
+    folder: Path | None,
+    title: str,
+    progress: Progress = silent,
+    preset: str = "",
 ) -> tuple[Session, Run]:
     """A new session, and a new run in `folder`, or in the next free runs/<title>-NNN."""
     runs.check_free(folder)
     places.check_apart(folder or runs.ROOT, config.data.source)
     session = new(config, device_name, progress=progress)
-    run = runs.create(folder, title, session.config)
+    run = runs.create(folder, title, session.config, preset)
     save_reals(session.images.packed.images[:PREVIEWS], run)
     return session, run
 
@@ -190,8 +195,12 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
     identity = session.images.identity(config)
     run.journal.set_status("running", progress.step)
     run.journal.record("started", progress.step, pid=os.getpid(), steps=config.train.steps)
+
+    def ended_at_once(number: int) -> None:
+        run.journal.set_status("stopped", progress.step, "a second signal", 128 + number)
+
     try:
-        with StopRequest() as stop, out_of_memory_explained(config, run):
+        with StopRequest(ended_at_once) as stop, out_of_memory_explained(config, run):
             train(progress, session.inputs, config, run, identity, watcher, stop)
     except Exception as error:
         outcome = "stopped" if isinstance(error, StoppedError | AlarmError) else "failed"

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 import ganctl
-from ganctl.cli import export, inspect_attention, inspect_sn, plot, presets, resume, sample, train
+from ganctl.cli import (
+    export,
+    inspect_attention,
+    inspect_sn,
+    plot,
+    presets,
+    resume,
+    runs,
+    sample,
+    train,
+)
 from ganctl.errors import GanctlError, StoppedError
 
 app = typer.Typer(
@@ -22,6 +32,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
+app.command("runs")(runs.runs)
 app.command("sample")(sample.sample)
 app.command("inspect-sn")(inspect_sn.inspect_sn)
 app.command("inspect-attention")(inspect_attention.inspect_attention)

@@ -1,6 +1,5 @@
 """`ganctl train`."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,11 @@ def train(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run's folder.  (default: runs/PRESET-NNN)"),
+        typer.Option(
+            metavar="DIR",
+            help="The run's folder.  (default: runs/PRESET-NNN, or of your own images"
+            " runs/IMAGES-PRESET-NNN)",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -68,5 +71,4 @@ def train(
     else:
         from ganctl.cli import training
 
-        title = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(preset).stem)
-        training.start(config, device, run, title, tensorboard)
+        training.start(config, device, run, preset, tensorboard)

@@ -5,20 +5,25 @@ from pathlib import Path
 from ganctl import session
 from ganctl.cli import event_files, show
 from ganctl.cli.event_files import EventFiles
+from ganctl.cli.outputs import name_part
+from ganctl.data.sources import NAMED
 from ganctl.errors import shell_quoted
 from ganctl.session import Session
+from ganctl.settings import presets
 from ganctl.settings.config import Config
 from ganctl.store.runs import Run
 
 
 def start(
-    config: Config, device_name: str, folder: Path | None, title: str, tensorboard: bool
+    config: Config, device_name: str, folder: Path | None, preset: str, tensorboard: bool
 ) -> None:
-    """Train a new run from its first step."""
+    """Train a new run of `preset` from its first step."""
     if tensorboard:
         event_files.need_tensorboard()
     with show.ProgressBar("preparing images") as progress:
-        begun, run = session.start(config, device_name, folder, title, progress)
+        begun, run = session.start(
+            config, device_name, folder, run_title(preset, config), progress, Path(preset).stem
+        )
     _train(begun, run, tensorboard)
 
 
@@ -32,6 +37,20 @@ def resume(
         resumed = session.resume(run, device_name, steps, progress, data)
     if resumed is not None:
         _train(resumed, run, tensorboard)
+
+
+def run_title(preset: str, config: Config) -> str:
+    """What a run's name begins with: its preset, and before it the images if they are one's own.
+
+    Also a named data set that is not the preset's.
+    """
+    source = config.data.source
+    title = name_part(Path(preset).stem)
+    if source == presets.load(preset).data.source and source in NAMED:
+        return title
+    images = Path(source).expanduser().resolve()
+    what = source if source in NAMED else images.stem if images.is_file() else images.name
+    return f"{name_part(what) or 'images'}-{title}"
 
 
 def _train(begun: Session, run: Run, tensorboard: bool) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,12 @@ from typing import IO, Any
 
 from ganctl.errors import StorageError
 from ganctl.store import identity
-from ganctl.store.durable import appended, read_bytes, write_text
+from ganctl.store.durable import appended, open_regular, read_bytes, write_text
 
 MAX_BYTES = 2**30  # of metrics.jsonl: more than a run of a million rows has
+TAIL = 64 * 1024  # bytes of it that hold its last row
 LARGEST = 2**62  # number of a step
+
 log = logging.getLogger("ganctl")
 
 Row = dict[str, Any]  # one line of a .jsonl file, as it is read back
@@ -45,17 +47,28 @@ class Journal:
         """The rows of metrics.jsonl but torn ones; none, with a warning, if it cannot be read."""
         path = self.folder / "metrics.jsonl"
         try:
-            return [row for _, row in _rows(path)] if path.exists() else []
+            return [row for _, row in _rows(_lines(path))] if path.exists() else []
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error.strerror or error)
             return []
+
+    def last_row(self) -> Row | None:
+        """The newest row of metrics.jsonl, from its end; None if there is none."""
+        try:
+            descriptor = open_regular(self.folder / "metrics.jsonl", os.O_RDONLY)
+            with os.fdopen(descriptor, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                lines = file.read(TAIL).splitlines()
+        except OSError:
+            return None
+        return next((row for _, row in _rows(reversed(lines))), None)
 
     def cut_metrics(self, step: int) -> None:
         """Delete the rows after `step`, which a resumed run is about to write again."""
         path = self.folder / "metrics.jsonl"
         try:
             if path.exists():
-                rows = [line for line, row in _rows(path) if row["step"] <= step]
+                rows = [line for line, row in _rows(_lines(path)) if row["step"] <= step]
                 identity.check(self.folder, self.run_id)
                 write_text(path, "".join(f"{row}\n" for row in rows), self.run_id)
         except (OSError, StorageError) as error:
@@ -104,9 +117,13 @@ def _reason(error: OSError | StorageError) -> str:
     return error.message if isinstance(error, StorageError) else error.strerror or str(error)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The lines of metrics.jsonl and what they say, without those that a kill or full disk tore."""
-    for line in read_bytes(path, MAX_BYTES).splitlines():
+def _lines(path: Path) -> list[bytes]:
+    return read_bytes(path, MAX_BYTES).splitlines()
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
+    """Lines of metrics.jsonl and what they say, without those that a kill or full disk tore."""
+    for line in lines:
         with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             row = json.loads(line)
             step = int(row["step"])

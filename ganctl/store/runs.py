@@ -165,10 +165,11 @@ class Run:
             log.warning("tidying up %s failed: %s", self.folder, error.strerror)
 
 
-def create(folder: Path | None, title: str, config: Config) -> Run:
+def create(folder: Path | None, title: str, config: Config, preset: str = "") -> Run:
     """A new run, locked: in `folder`, or in the next free runs/<title>-NNN.
 
-    Raises RunBusyError if `folder` holds a run already, StorageError if it cannot be written.
+    The name of the preset that `config` was made of is written down. Raises RunBusyError if
+    `folder` holds a run already, StorageError if it cannot be written.
     """
     check_free(folder)
     try:
@@ -181,7 +182,7 @@ def create(folder: Path | None, title: str, config: Config) -> Run:
         run.write_config(config)
         sync(folder)  # a folder with a run.json has a config.yaml, also after a power cut
         order = 1 + max((number for _, number in _runs_below(ROOT)), default=0)
-        made = {"id": run.run_id, "created": now(), "order": order}
+        made = {"id": run.run_id, "created": now(), "order": order, "preset": preset}
         write_text(folder / identity.FILE, json.dumps(made) + "\n", run.run_id)
         for part in (folder, folder.parent, folder.parent.parent):
             sync(part)

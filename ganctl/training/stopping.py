@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 
@@ -16,13 +17,15 @@ class StopRequest:
     """While entered, the first signal is remembered; a second one ends the process at once.
 
     SIGUSR1 asks for a checkpoint instead, and training goes on. A hang-up that is ignored already,
-    as `nohup` does, stays ignored. A handler only sets an attribute:
-    nothing is ever saved from inside one.
+    as `nohup` does, stays ignored. A handler only sets an attribute, and at the end calls
+    `last_words`: no checkpoint is ever saved from inside one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_words: Callable[[int], None] = lambda number: None) -> None:
+        """`last_words` is given the second signal, and not waited for if there is a third."""
         self.signal_number: int | None = None
         self._save_requested = False
+        self._last_words = last_words
 
     def __enter__(self) -> "StopRequest":
         hears = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
@@ -49,9 +52,11 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
+            for each in STOPPING:
+                signal.signal(each, signal.SIG_DFL)
             with suppress(OSError):
                 if os.isatty(STDERR):
                     os.write(STDERR, LAST_WORDS)
-            signal.signal(number, signal.SIG_DFL)
+            self._last_words(number)
             os.kill(os.getpid(), number)
         self.signal_number = number

@@ -39,10 +39,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_train_leaves_a_run_and_prints_its_checkpoint(photos: Path, capsys: Capture) -> None:
     assert main(["train", "--data", str(photos), *TINY]) == 0
     out, err = capsys.readouterr()
-    assert out == "runs/faces32-001/ckpt.pt\n"
+    assert out == "runs/photos-faces32-001/ckpt.pt\n"
     assert "step 2/2" in err
-    assert "next: ganctl sample runs/faces32-001/ckpt.pt -n 64" in err
-    folder = Path("runs/faces32-001")
+    assert "next: ganctl sample runs/photos-faces32-001/ckpt.pt -n 64" in err
+    folder = Path("runs/photos-faces32-001")
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     assert names == {
         "LOCK", "checkpoints", "checkpoints/step-000000002.pt", "ckpt.pt", "config.yaml",
@@ -58,7 +58,7 @@ def test_sample_and_inspect_take_the_newest_run(photos: Path, capsys: Capture) -
     capsys.readouterr()
     assert main(["sample", "-n", "3"]) == 0
     out, _ = capsys.readouterr()
-    assert out == "faces32-001-step2-seeds0-2.png\n"
+    assert out == "photos-faces32-001-step2-seeds0-2.png\n"
     assert Path(out.strip()).is_file()
     assert main(["inspect-sn", "--top-k", "2"]) == 0
     assert "g.stages.0.conv" in capsys.readouterr().out
@@ -309,7 +309,14 @@ def python(code: str) -> str:
     return done.stdout + done.stderr
 
 
-NO_TORCH = [["--help"], ["--version"], ["train", "--help"], ["plot", "--help"], ["presets"]]
+NO_TORCH = [
+    ["--help"],
+    ["--version"],
+    ["train", "--help"],
+    ["plot", "--help"],
+    ["presets"],
+    ["runs", "--json"],
+]
 
 
 @pytest.mark.parametrize("command", NO_TORCH)
@@ -327,7 +334,16 @@ def test_decoding_workers_do_not_import_torch() -> None:
 
 
 def test_the_help_shows_examples(capsys: Capture) -> None:
-    commands = ("train", "resume", "sample", "inspect-sn", "inspect-attention", "plot", "presets")
+    commands = (
+        "train",
+        "resume",
+        "sample",
+        "inspect-sn",
+        "inspect-attention",
+        "plot",
+        "presets",
+        "runs",
+    )
     for command in commands:
         assert main([command, "--help"]) == 0
         assert f" ganctl {command}" in capsys.readouterr().out
