@@ -43,7 +43,7 @@ class Overview(NamedTuple):
 
 
 def below(root: Path) -> list[Overview]:
-    """The runs right below `root`, the newest last; a damaged run.json is skipped with a warning."""
+    """The runs right below `root`, the newest last; damaged ones are skipped with a warning."""
     found = []
     for path in root.glob(f"*/{identity.FILE}"):
         try:
