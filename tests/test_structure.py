@@ -27,6 +27,7 @@ ROOMS = [
     {"models"},
     {"store"},
     {"data", "sampling"},
+    {"scores"},
     {"training", "insight"},
     {"export"},
     {"session"},

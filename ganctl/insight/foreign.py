@@ -1,32 +1,29 @@
 """The weights in any PyTorch state dictionary, with the u and v of spectral normalisation.
 
-A file of torch.save is read by `archive.py`'s reader, never by torch's; it is as strict here as
-with our own checkpoints, but for what `torch.save(module.state_dict(), path)` adds: see
-`_Interpreter`. Of the safetensors format `store/safetensors.py` is the reader.
+A file of torch.save is read by the store's reader, never by torch's: see `store/state_dicts.py`. Of
+the safetensors format `store/safetensors.py` is the reader.
 """
 
 import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ganctl.errors import CheckpointError
 from ganctl.store import archive, safetensors
-from ganctl.store.archive import BadArchiveError, Sketch, Storage
+from ganctl.store.archive import BadArchiveError, Sketch
 from ganctl.store.checkpoint import DTYPES, MALFORMED, regular_file
+from ganctl.store.state_dicts import OLD_TORCH, Interpreter, Loader, zip_loader
 
 Style = Literal["parametrization", "old torch", "BigGAN", "plain"]
-Loader = Callable[[Sketch], Tensor]
 
-ZIP, OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files begin
-PARAMETER = "torch._utils _rebuild_parameter"
+ZIP = b"PK\x03\x04"  # how files begin
 MAX_NAME = 1000  # characters of a weight's name
 HINT = "what can be read is a file of torch.save(module.state_dict(), path)"
 
@@ -78,9 +75,9 @@ def read(path: Path) -> list[ForeignWeight]:
                 return _some(_weights(header.tensors, "", _slices(file, header)), path)
             root = _root(file, path)
             archive.check_members(file, file.seek(0, os.SEEK_END), root)
-            state = archive.sketch(file, root, _Interpreter)
+            state = archive.sketch(file, root, Interpreter)
             with zipfile.ZipFile(file) as members:
-                return _some(_weights(state, "", _loader(members)), path)
+                return _some(_weights(state, "", zip_loader(members)), path)
     except BadArchiveError as error:
         raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", HINT) from error
     except MALFORMED as error:
@@ -116,43 +113,6 @@ def sigma(weight: ForeignWeight) -> Tensor | None:
     return (matrix.mT @ normalize(u, dim=0)).norm()
 
 
-class _Interpreter(archive.Interpreter):
-    """Knows besides: parameters, attributes of dicts, any device, and tensors that share a storage.
-
-    Attributes (`_metadata`) and devices are dropped.
-    """
-
-    names = archive.Interpreter.names | {PARAMETER}
-
-    def _reduce(self, _: None) -> None:
-        if self.stack[-2] == archive.Code(PARAMETER):
-            self.stack[-2:] = [self.stack[-1][0]]  # of the tensor, requires_grad, hooks
-        else:
-            super()._reduce(None)
-
-    def _build(self, _: None) -> None:
-        attributes = self.stack.pop()
-        if type(attributes) is not dict or type(self.stack[-1]) is not dict:
-            raise BadArchiveError("an object in it")
-
-    def _binpersid(self, _: None) -> None:
-        what, code, key, _device, items = self.stack.pop()
-        self.stack.append((what, code, key, "cpu", items))
-        super()._binpersid(None)
-
-    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Sketch:
-        numbers = (offset, *shape, *strides)
-        if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise BadArchiveError("a malformed tensor")
-        if len(shape) != len(strides) or len(shape) > archive.MAX_DIMENSIONS:
-            raise BadArchiveError("a malformed tensor")
-        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        count = math.prod(shape)
-        if count > storage.items or (count and last >= storage.items):
-            raise BadArchiveError("a tensor that is larger than its bytes")
-        return Sketch(storage, tuple(shape), tuple(strides), offset)
-
-
 def _root(file: IO[bytes], path: Path) -> str:
     """The folder in the archive that has everything; its name is what the file was once called."""
     begin = file.read(len(OLD_TORCH))
@@ -176,20 +136,6 @@ def _root(file: IO[bytes], path: Path) -> str:
 def _slices(file: IO[bytes], header: safetensors.Header) -> Loader:
     """From sketches to the tensors of a safetensors file."""
     return lambda sketch: safetensors.tensor(file, header, sketch.storage.member)
-
-
-def _loader(members: zipfile.ZipFile) -> Loader:
-    """From sketches to tensors; what shares a storage in the file shares it in memory."""
-    storages: dict[Storage, Tensor] = {}
-
-    def load(sketch: Sketch) -> Tensor:
-        storage = sketch.storage
-        if storage not in storages:
-            content = bytearray(members.read(storage.member))
-            storages[storage] = torch.frombuffer(content, dtype=DTYPES[storage.kind])
-        return storages[storage].as_strided(sketch.shape, sketch.strides, sketch.offset)
-
-    return load
 
 
 def _weights(state: object, prefix: str, load: Loader) -> Iterator[ForeignWeight]:

@@ -96,7 +96,7 @@ class Interpreter:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, content: bytes) -> Any:
+    def run(self, content: bytes | IO[bytes]) -> Any:
         for opcode, argument, _ in pickletools.genops(content):
             if opcode.name in PUSHED:
                 self.stack.append(argument)
