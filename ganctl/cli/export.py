@@ -114,10 +114,10 @@ def _default_name(exported: "Exported", to: str) -> Path:
 
 def _scores(path: Path, step: int) -> "list[Row]":
     """The rows with scores, up to `step`, of the run whose checkpoint `path` is, if it is one's."""
-    from ganctl.store.journal import Journal
+    from ganctl.store import runs
 
     folder = path.resolve().parent.parent
     if not (folder / "run.json").is_file():
         return []
-    rows = (row for row in Journal(folder).rows() if row["step"] <= step)
+    rows = (row for row in runs.find(folder).journal.rows() if row["step"] <= step)
     return [row for row in rows if any(name.startswith("score") for name in row)]
