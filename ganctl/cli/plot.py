@@ -33,13 +33,13 @@ def plot(
     from ganctl.store import runs
 
     curves.need_matplotlib()
-    rows = {}
+    drawn = {}
     for run in [runs.find(source) for source in sources] if sources else [runs.find(None)]:
         name = show.plain(run.folder)
-        rows[name] = run.journal.rows()
-        if not rows[name]:
+        drawn[name] = curves.Curves(run.journal.rows(), curves.marks(run.journal.events()))
+        if not drawn[name].rows:
             hint = "a run writes them every train.log_every steps"
             raise ConfigError(f"{run.folder} has no figures in metrics.jsonl yet", hint)
     with writing(out), replacing(out) as temporary:
-        temporary.write_bytes(curves.draw(rows))
+        temporary.write_bytes(curves.draw(drawn))
     show.result(str(out))

@@ -1,4 +1,4 @@
-"""The curves of runs as one picture: a panel a figure of metrics.jsonl, a colour a run.
+"""The curves of runs as one picture: a panel for figures that belong together, a colour a run.
 
 Needs matplotlib, which is not installed by itself.
 """
@@ -6,9 +6,11 @@ Needs matplotlib, which is not installed by itself.
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ganctl.errors import ConfigError
+from ganctl.insight.panels import Line, Panel, names_in, number, panels_with, scale_of
 from ganctl.store.journal import Row
 
 if TYPE_CHECKING:
@@ -18,34 +20,20 @@ if TYPE_CHECKING:
 COLUMNS = 3
 WIDTH, HEIGHT = 4.2, 2.4  # of a panel, in inches
 DPI = 120
-MOST_GAMMAS = 12  # panels for attention blocks
 PALETTE = 10  # colours of matplotlib's own cycle, told apart most easily
+STYLES: tuple[Any, ...] = ("-", "--")  # of the figures that share a panel
+MARKED: dict[str, Any] = {
+    "alarm": ":",
+    "rolled back": "-.",
+    "failed": "-",
+}  # events that are vertical lines
 
 
-class Panel(NamedTuple):
-    """One figure, as it is called in a row, and how it is shown."""
+class Curves(NamedTuple):
+    """What a run wrote down."""
 
-    name: str
-    title: str
-    logarithmic: bool = False
-    spread: str = ""  # the figure that is drawn as a band around it
-    alarm: str = ""  # the failure mode that shows in it
-
-
-PANELS = (
-    Panel("d_loss", "D's loss", alarm="discriminator overpowers"),
-    Panel("g_loss", "G's loss"),
-    Panel("diversity", "diversity (real images: 1)", alarm="mode collapse"),
-    Panel("real_score", "D(real), mean and spread", spread="real_spread"),
-    Panel("fake_score", "D(fake), mean and spread", spread="fake_spread"),
-    Panel("images_per_second", "images/s"),
-    Panel("real_outside", "share of D(real) > 1", alarm="discriminator overpowers"),
-    Panel("fake_outside", "share of D(fake) < -1", alarm="discriminator overpowers"),
-    Panel("sigma_max", "largest sigma"),
-    Panel("d_gradient", "norm of D's gradient", logarithmic=True),
-    Panel("g_gradient", "norm of G's gradient", logarithmic=True),
-    Panel("sigma_drift", "sigma drift", logarithmic=True),
-)
+    rows: Sequence[Row]
+    events: Sequence[Row] = ()  # of history.jsonl
 
 
 def need_matplotlib() -> None:
@@ -57,63 +45,56 @@ def need_matplotlib() -> None:
         raise ConfigError("plotting needs matplotlib, which is not installed", hint) from None
 
 
-def draw(runs: Mapping[str, Sequence[Row]]) -> bytes:
-    """A PNG of the rows of named runs; panels that no run has figures for are left out."""
+def draw(runs: Mapping[str, Curves]) -> bytes:
+    """A PNG of named runs; panels that no run has figures for are left out."""
     need_matplotlib()
     from matplotlib.figure import Figure
 
-    rows = [row for run in runs.values() for row in run]
-    panels = panels_of(rows)
+    rows = [row for run in runs.values() for row in run.rows]
+    panels = panels_with(dict.fromkeys(name for row in rows for name in sorted(names_in(row))))
     height = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(COLUMNS * WIDTH, height * HEIGHT + 0.5), dpi=DPI, layout="constrained")
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(height, COLUMNS, index + 1)
         for run, color in zip(runs.values(), _colors(len(runs)), strict=True):
-            _draw_curve(axes, panel, run, color)
-        _finish(axes, panel)
-    _name_runs(figure, list(runs), any(row.get("alarms") for row in rows))
+            for line, style in zip(panel.lines, STYLES, strict=False):
+                draw_line(axes, line, run.rows, color, style, panel.alarm)
+            _mark_events(axes, run.events, color)
+        _finish(axes, panel, rows)
+    events = [event for run in runs.values() for event in run.events]
+    _name_runs(figure, list(runs), events, any(row.get("alarms") for row in rows))
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
 
 
-def panels_of(rows: Sequence[Row]) -> list[Panel]:
-    """The panels that have something to show: figures, and the attention blocks that rows name."""
-    gammas = [gamma for row in rows if isinstance(gamma := row.get("gamma"), dict)]
-    blocks = list(dict.fromkeys(block for gamma in gammas for block in gamma))[:MOST_GAMMAS]
-    known = (*PANELS, *(Panel(f"gamma {block}", f"gamma of {block}") for block in blocks))
-    return [p for p in known if any(math.isfinite(number(row, p.name)) for row in rows)]
-
-
-def number(row: Row, name: str) -> float:
-    """A figure of `row`, "gamma BLOCK" being a block's; nan if it is absent or no number."""
-    value = row.get(name)
-    if name.startswith("gamma "):
-        gammas = row.get("gamma")
-        value = gammas.get(name.removeprefix("gamma ")) if isinstance(gammas, dict) else None
-    try:
-        return float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:
-        return math.nan
-
-
-def _draw_curve(axes: "Axes", panel: Panel, rows: Sequence[Row], color: str) -> None:
+def draw_line(
+    axes: "Axes", line: Line, rows: Sequence[Row], color: str, style: str = "-", alarm: str = ""
+) -> None:
+    """One figure of a run, with crosses where `alarm` lasts, and a band of its spread."""
     steps = [row["step"] for row in rows]
-    values = [number(row, panel.name) for row in rows]
+    values = [number(row, line.figure) for row in rows]
     alone = _without_neighbours(values)
-    axes.plot(steps, values, color=color, linewidth=1.2, marker="o", markersize=3, markevery=alone)
-    if panel.spread:
-        spreads = [number(row, panel.spread) for row in rows]
+    axes.plot(
+        steps, values, style, color=color, linewidth=1.2, marker="o", markersize=3, markevery=alone
+    )
+    if line.spread:
+        spreads = [number(row, line.spread) for row in rows]
         pairs = list(zip(values, spreads, strict=True))
         below, above = [v - s for v, s in pairs], [v + s for v, s in pairs]
-        axes.fill_between(steps, below, above, color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(steps, below, above, color=color, alpha=0.15, linewidth=0)
     failing = [
         (step, value)
         for step, value, row in zip(steps, values, rows, strict=True)
-        if panel.alarm and panel.alarm in (row.get("alarms") or [])
+        if alarm and alarm in (row.get("alarms") or [])
     ]
     at, heights = [step for step, _ in failing], [value for _, value in failing]
     axes.plot(at, heights, color=color, marker="x", markersize=4, linestyle="")
+
+
+def _mark_events(axes: "Axes", events: Sequence[Row], color: str) -> None:
+    for event in events:
+        axes.axvline(event["step"], color=color, linestyle=MARKED[event["event"]], linewidth=0.8)
 
 
 def _without_neighbours(values: Sequence[float]) -> list[int]:
@@ -123,19 +104,34 @@ def _without_neighbours(values: Sequence[float]) -> list[int]:
     return [index for index, (left, here, right) in enumerate(ends) if here and not left | right]
 
 
-def _finish(axes: "Axes", panel: Panel) -> None:
+def _finish(axes: "Axes", panel: Panel, rows: Sequence[Row]) -> None:
     axes.set_title(panel.title, fontsize=9, parse_math=False)
     axes.tick_params(which="both", labelsize=7)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    positive = math.isfinite(axes.yaxis.get_minpos())  # a gradient may be 0 throughout
-    if panel.logarithmic and positive:
+    values = [number(row, line.figure) for row in rows for line in panel.lines]
+    scale = scale_of(panel, values)
+    if scale == "log":
         axes.set_yscale("log", nonpositive="mask")
-    elif panel.name in ("real_outside", "fake_outside"):
+    elif scale == "symlog":
+        axes.set_yscale("symlog", linthresh=median(abs(v) for v in values if math.isfinite(v)))
+    elif panel.share:
         axes.set_ylim(-0.03, 1.03)
+    if len(panel.lines) > 1:
+        _name_lines(axes, panel)
 
 
-def _name_runs(figure: "Figure", names: Sequence[str], alarms: bool) -> None:
+def _name_lines(axes: "Axes", panel: Panel) -> None:
+    from matplotlib.lines import Line2D
+
+    styles = zip(panel.lines, STYLES, strict=False)
+    shown = [
+        Line2D([], [], color="gray", linestyle=style, label=line.label) for line, style in styles
+    ]
+    axes.legend(handles=shown, fontsize=6, frameon=False)
+
+
+def _name_runs(figure: "Figure", names: Sequence[str], events: Sequence[Row], alarms: bool) -> None:
     """A legend above all panels; names are shown letter by letter, whatever is in them."""
     from matplotlib.lines import Line2D
 
@@ -143,12 +139,26 @@ def _name_runs(figure: "Figure", names: Sequence[str], alarms: bool) -> None:
     if alarms:
         lines.append(Line2D([], [], color="gray", marker="x", linestyle=""))
         names = [*names, "an alarm lasts"]
+    for what in dict.fromkeys(_described(event) for event in events):
+        style = next(MARKED[event["event"]] for event in events if _described(event) == what)
+        lines.append(Line2D([], [], color="gray", linestyle=style))
+        names = [*names, what]
     legend = figure.legend(
         lines, ["run"] * len(lines), loc="outside upper center", ncols=4, fontsize=8, frameon=False
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=name, parse_math=False)
     figure.supxlabel("step", fontsize=8)
+
+
+def marks(events: Sequence[Row]) -> list[Row]:
+    """The events that are marked: failure modes that begin, roll-backs, and how a run failed."""
+    return [event for event in events if event["event"] in MARKED]
+
+
+def _described(event: Row) -> str:
+    """What an event is, for a legend."""
+    return str(event.get("name", "alarm")) if event["event"] == "alarm" else str(event["event"])
 
 
 def _colors(count: int) -> list[str]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,8 @@ from ganctl.store.durable import appended, open_regular, read_bytes, write_text
 
 MAX_BYTES = 2**30  # of metrics.jsonl: more than a run of a million rows has
 TAIL = 64 * 1024  # bytes of it that hold its last row
+MAX_LINE = 2**20  # bytes of one row
+MOST_EVENTS = 100_000
 LARGEST = 2**62  # number of a step
 
 log = logging.getLogger("ganctl")
@@ -51,6 +54,32 @@ class Journal:
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error.strerror or error)
             return []
+
+    def each_row(self) -> Iterator[Row]:
+        """The same one by one, without holding them, of a file of any size."""
+        return self._each("metrics.jsonl")
+
+    def events(self) -> list[Row]:
+        """What history.jsonl says happened; each has an "event" and a "step"."""
+        found = islice(self._each("history.jsonl"), MOST_EVENTS)
+        return [row for row in found if isinstance(row.get("event"), str)]
+
+    def status(self) -> Row:
+        """What status.json says; {} if it is not there or makes no sense."""
+        with suppress(OSError, ValueError, RecursionError):
+            found = json.loads(read_bytes(self.folder / "status.json", MAX_LINE))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def _each(self, name: str) -> Iterator[Row]:
+        path = self.folder / name
+        try:
+            if path.exists():
+                with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+                    lines = iter(lambda: file.readline(MAX_LINE), b"")
+                    yield from (row for _, row in _rows(lines))
+        except OSError as error:
+            log.warning("%s cannot be read: %s", path, error.strerror or error)
 
     def last_row(self) -> Row | None:
         """The newest row of metrics.jsonl, from its end; None if there is none."""

@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from ganctl.store.retention import CheckpointFiles
 
 ROOT = Path("runs")
 MAX_OWNER = 200  # bytes of what LOCK says
+PREVIEW = re.compile(r"(\d{9,18})\.png")
 PARTS = ("checkpoints", "samples", "tensorboard")  # the folders in a run's
 log = logging.getLogger("ganctl")
 
@@ -236,6 +238,12 @@ def find_checkpoint(target: Path | None) -> Path:
     if target is not None and target.suffix in (".pt", ".safetensors") and not _exists(target):
         raise CheckpointError(f"there is no checkpoint {target}")
     return find(target).newest_checkpoint()
+
+
+def previews(samples: Path) -> list[tuple[int, Path]]:
+    """Steps and files of the previews in a run's folder `samples`, the oldest first."""
+    files = [(PREVIEW.fullmatch(path.name), path) for path in samples.glob("*.png")]
+    return sorted((int(match[1]), path) for match, path in files if match)
 
 
 def _exists(path: Path) -> bool:

@@ -14,8 +14,9 @@ from PIL import Image
 from ganctl.cli import show
 from ganctl.cli.app import main
 from ganctl.cli.event_files import EventFiles, numbers
-from ganctl.insight import curves
-from ganctl.insight.curves import Panel
+from ganctl.insight import curves, panels
+from ganctl.insight.curves import Curves
+from ganctl.insight.panels import PANELS, Line, Panel, panels_with, scale_of
 from ganctl.store.journal import Row
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
@@ -63,10 +64,10 @@ def matplotlib() -> None:
 @pytest.mark.usefixtures("matplotlib")
 def test_each_run_has_a_colour_of_its_own() -> None:
     one, other = [bare(step) for step in (1, 2)], [bare(step, d_loss=1.0) for step in (1, 2, 3)]
-    alone = curves.draw({"a": one})
+    alone = curves.draw({"a": Curves(one)})
     assert has(alone, BLUE)
     assert not has(alone, ORANGE)
-    both = curves.draw({"a": one, "b": other})
+    both = curves.draw({"a": Curves(one), "b": Curves(other)})
     assert has(both, BLUE)
     assert has(both, ORANGE)
 
@@ -79,21 +80,62 @@ def test_a_figure_without_neighbours_is_seen_too(rows: list[Row]) -> None:
 
     figure = Figure()
     axes = figure.add_subplot()
-    curves._draw_curve(axes, Panel("d_loss", "D's loss"), rows, "C0")
+    curves.draw_line(axes, Line("d_loss"), rows, "C0")
     file = io.BytesIO()
     figure.savefig(file, format="png")
     assert has(file.getvalue(), BLUE)
 
 
+def titles(*rows: Row) -> list[str]:
+    return [
+        p.title
+        for p in panels_with(
+            dict.fromkeys(name for r in rows for name in sorted(panels.names_in(r)))
+        )
+    ]
+
+
 def test_panels_are_those_that_have_figures() -> None:
-    full = [panel.name for panel in curves.panels_of([row(1)])]
-    assert full == [*(panel.name for panel in curves.PANELS), "gamma g.a", "gamma d.b"]
-    assert [p.name for p in curves.panels_of([bare(1), bare(2)])] == ["d_loss", "g_loss"]
+    assert titles(row(1)) == [*(panel.title for panel in PANELS), "gamma of d.b", "gamma of g.a"]
+    assert titles(bare(1), bare(2)) == ["D's loss", "G's loss"]
     late = [bare(1), bare(2, gamma={"g.b": None}), bare(3, diversity=0.5, gamma={"g.a": 0.0})]
-    names = [panel.name for panel in curves.panels_of(late)]
-    assert names == ["d_loss", "g_loss", "diversity", "gamma g.a"]
-    many = curves.panels_of([bare(1, gamma={str(i): 0.1 for i in range(100)})])
-    assert len(many) == 2 + curves.MOST_GAMMAS
+    assert titles(*late) == ["D's loss", "G's loss", PANELS[2].title, "gamma of g.a"]
+    many = titles(bare(1, gamma={str(i): 0.1 for i in range(100)}))
+    assert len(many) == 2 + panels.MOST_GAMMAS
+    assert titles(bare(1, score_fid=9.0))[-1] == "score fid"
+
+
+def test_d_of_real_and_of_fake_images_share_an_axis() -> None:
+    (both,) = panels_with(["real_score", "fake_score"])
+    assert [line.label for line in both.lines] == ["D(real)", "D(fake)"]
+
+
+def test_an_axis_is_logarithmic_where_values_run_away() -> None:
+    plain, gradient, share = (
+        Panel("x", ()),
+        Panel("x", (), logarithmic=True),
+        Panel("x", (), share=True),
+    )
+    usual = [1.0] * 20
+    assert scale_of(plain, [*usual, 99.0, float("nan"), float("inf")]) == "linear"
+    assert scale_of(plain, [*usual, 1e6]) == "log"
+    assert scale_of(plain, [*usual, -1e6]) == "symlog"
+    assert scale_of(plain, [0.0, 0.0, 0.0]) == "linear"
+    assert scale_of(plain, []) == "linear"
+    assert scale_of(gradient, usual) == "log"
+    assert scale_of(gradient, [0.0]) == "linear"
+    assert scale_of(share, [*usual, 1e6]) == "linear"
+
+
+@pytest.mark.usefixtures("matplotlib")
+def test_failures_are_marked_and_alarms_named() -> None:
+    rows = [bare(step) for step in (1, 5, 9)]
+    alarm = {"event": "alarm", "step": 5, "name": "mode $collapse"}
+    failed = {"event": "failed", "step": 9}
+    assert curves.marks([{"event": "saved", "step": 1}, alarm, failed]) == [alarm, failed]
+    plain, marked = (curves.draw({"a": Curves(rows, events)}) for events in ([], [alarm, failed]))
+    assert plain != marked
+    assert [curves._described(event) for event in (alarm, failed)] == ["mode $collapse", "failed"]
 
 
 @pytest.mark.usefixtures("matplotlib")
@@ -105,7 +147,7 @@ def test_odd_rows_are_drawn_as_far_as_they_are_numbers() -> None:
         {"real_score": 1.0, "real_spread": None, "sigma_drift": "\x1b[31m"},
     ]
     rows = [bare(1), *(bare(i + 2, **figures) for i, figures in enumerate(odd)), bare(9)]
-    assert has(curves.draw({"_x $\\frac{1}$": rows}), BLUE)
+    assert has(curves.draw({"_x $\\frac{1}$": Curves(rows)}), BLUE)
 
 
 @pytest.mark.usefixtures("matplotlib")
@@ -172,6 +214,9 @@ class Writer:
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self.written["scalars"].append((name, value, step))
 
+    def add_image(self, name: str, image: np.ndarray, step: int, dataformats: str) -> None:
+        self.written.setdefault("images", []).append((name, image.shape, step, dataformats))
+
     def flush(self) -> None: ...
 
     def close(self) -> None:
@@ -197,7 +242,9 @@ def test_tensorboard_gets_every_figure_of_every_row(photos: Path, writer: type[W
     expected = [(n, v, r["step"]) for r in rows for n, v in numbers(r).items()]
     assert written["scalars"] == expected
     assert {"d_loss", "diversity", "gamma/g.stages.1.attention"} <= {n for n, _, _ in expected}
+    assert written["images"] == [("preview", (256, 256, 3), 2, "HWC")]
     assert main(["resume", "r", "--steps", "3", "--tensorboard"]) == 0
+    assert [image[2] for image in writer.last.written["images"]] == [3]
     assert writer.last.written["opened"] == [("r/tensorboard", 3)]
 
 
@@ -246,6 +293,8 @@ def test_figures_are_flat_and_absent_ones_left_out() -> None:
     flat = numbers(row(3, real_outside=None, alarms=["mode collapse"]))
     assert flat["gamma/d.b"] == -0.1
     assert flat["alarm/mode-collapse"] == 1.0
+    assert flat["alarm/discriminator-overpowers"] == 0.0
+    assert numbers(row(4))["alarm/mode-collapse"] == 0.0
     assert not {"step", "real_outside", "gamma", "alarms"} & set(flat)
 
 
