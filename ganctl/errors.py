@@ -67,6 +67,12 @@ class AlarmError(GanctlError):
     exit_code = 9
 
 
+class ProcessError(GanctlError):
+    """A run of several processes of which one ended, does not answer, or has gone another way."""
+
+    exit_code = 10
+
+
 class StoppedError(GanctlError):
     """A run that a signal ended at a step boundary, after a verified save."""
 

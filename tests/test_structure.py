@@ -22,7 +22,9 @@ MOST_BODY = 60  # lines of a function from its first statement on, without docst
 # programs, `__init__` and `__main__`, may know everything.
 ROOMS = [
     {"errors", "cache"},
-    {"runtime"},
+    {"runtime", "processes"},
+    {"meeting"},
+    {"distributed"},
     {"settings"},
     {"models"},
     {"store"},

@@ -16,6 +16,7 @@ from torch.nn.functional import relu
 from ganctl.models import architecture
 from ganctl.models.architecture import Architecture
 from ganctl.models.attention import SelfAttention
+from ganctl.models.batch_norm import BatchNorm2d
 from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
 from ganctl.models.folding import folded_linear, folded_upsampling, plain_attention
 from ganctl.models.layers import LeakyReLUPool, conv, head, linear, upsample_conv
@@ -58,7 +59,7 @@ class Generator(architecture.Generator):
         )
         c_in = _channels(START, resolution, width)
         self.stem = linear(latent_dim, c_in * START**2, bias=False, spectral_norm=spectral_norm)
-        self.stem_norm = nn.Sequential(nn.BatchNorm2d(c_in), nn.ReLU(inplace=True))
+        self.stem_norm = nn.Sequential(BatchNorm2d(c_in), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList()
         size = START
         while size < resolution // 2:
@@ -86,7 +87,7 @@ class UpStage(nn.Module):
         super().__init__()
         normalized = options["spectral_norm"]
         self.conv = upsample_conv(c_in, c_out, 5, bias=False, spectral_norm=normalized)
-        self.norm = nn.BatchNorm2d(c_out)
+        self.norm = BatchNorm2d(c_out)
         self.attention = SelfAttention(c_out, **options) if with_attention else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
+from ganctl.models.batch_norm import BatchNorm2d
 from ganctl.models.bounds import batch_norm_bound
 from ganctl.models.layers import LayerOptions, conv, conv_pool, upsample_conv
 from ganctl.runtime import autocast_off
@@ -57,7 +58,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def __init__(self, channels: int, norms: BatchNormOptions) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, norms.eps, norms.momentum, affine=False)
+        self.norm = BatchNorm2d(channels, norms.eps, norms.momentum, affine=False)
         self.scale = nn.Embedding(norms.n_classes, channels)
         self.shift = nn.Embedding(norms.n_classes, channels)
         nn.init.ones_(self.scale.weight)
@@ -78,7 +79,7 @@ class ConditionalBatchNorm2d(nn.Module):
         return batch_norm_bound(self.norm, self.scale.weight)
 
 
-class PlainBatchNorm2d(nn.BatchNorm2d):
+class PlainBatchNorm2d(BatchNorm2d):
     """Batch norm that is given the labels and has no use for them."""
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

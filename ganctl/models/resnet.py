@@ -18,6 +18,7 @@ from torch.nn.functional import relu
 from ganctl.models import architecture
 from ganctl.models.architecture import Architecture
 from ganctl.models.attention import SelfAttention
+from ganctl.models.batch_norm import BatchNorm2d
 from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
 from ganctl.models.folding import without_sigma
 from ganctl.models.layers import LayerOptions, conv, embedding, head, linear
@@ -76,7 +77,7 @@ class Generator(architecture.Generator):
                 self.attention[str(index)] = SelfAttention(
                     c_out, scaled=attention_scaled, pooled=attention_pooled, **options
                 )
-        self.norm = nn.BatchNorm2d(channels[-1], batch_norm_eps, batch_norm_momentum)
+        self.norm = BatchNorm2d(channels[-1], batch_norm_eps, batch_norm_momentum)
         self.to_rgb = conv(channels[-1], 3, 3, **options)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

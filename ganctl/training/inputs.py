@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ganctl.data.batches import Batches, Pixels
+from ganctl.distributed import share
 from ganctl.runtime import random_normal, random_uniform, random_words, upload
 from ganctl.settings.config import Config
 from ganctl.training.losses import LOSSES
@@ -66,6 +67,7 @@ class Inputs:
     def of(self, step: int, rollbacks: int = 0) -> StepInputs:
         """What the step after `step` finished ones is given, in optim.grad_accumulation parts.
 
+        Where several processes share a run, it is this one's share of each part.
         After a roll-back real images come in the same order, everything else is drawn anew.
         """
         optim = self.config.optim
@@ -77,8 +79,8 @@ class Inputs:
         g_size = size * optim.g_batch_multiple
         g_firsts = [step * g_size * parts + part * g_size for part in range(parts)]
         return StepInputs(
-            [[self.d_at(first, size, rollbacks) for first in update] for update in firsts],
-            [self.g_at(first, g_size, rollbacks) for first in g_firsts],
+            [[self.d_at(*share(first, size), rollbacks) for first in update] for update in firsts],
+            [self.g_at(*share(first, g_size), rollbacks) for first in g_firsts],
         )
 
     def d_at(self, first: int, count: int, rollbacks: int = 0) -> DInputs:

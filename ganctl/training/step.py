@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ganctl.distributed import average_gradients
 from ganctl.models.spectral import normalized, power_iterate
 from ganctl.runtime import autocast
 from ganctl.settings.config import Config
@@ -55,10 +56,11 @@ def update_discriminator(
             state.d_scaler.scale((loss + penalty) / len(parts)).backward()
         losses.append(loss.detach())
         seen.append(scores.detach().unflatten(0, (2, -1)))
+    loss, scores = average_gradients(discriminator, mean(losses), torch.cat(seen, dim=1))
     gradient = gradient_norm(discriminator, state.d_scaler)
     adam_step(state.d_optimizer, state.d_scaler)
-    real_scores, fake_scores = torch.cat(seen, dim=1)
-    return d_metrics(mean(losses), real_scores, fake_scores, gradient)
+    real_scores, fake_scores = scores
+    return d_metrics(loss, real_scores, fake_scores, gradient)
 
 
 def update_generator(
@@ -81,9 +83,10 @@ def update_generator(
                 loss = kind.generator(fake_scores, real_scores)
                 state.g_scaler.scale(loss / len(parts)).backward()
             losses.append(loss.detach())
+    (loss,) = average_gradients(generator, mean(losses))
     gradient = gradient_norm(generator, state.g_scaler)
     adam_step(state.g_optimizer, state.g_scaler)
-    return GMetrics(mean(losses), gradient)
+    return GMetrics(loss, gradient)
 
 
 def penalties(

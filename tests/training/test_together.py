@@ -1,0 +1,85 @@
+"""Several processes that train one run compute the function of one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import N_CLASSES, inputs_of
+from crew import together
+from torch import Tensor
+
+from ganctl import distributed
+from ganctl.settings.config import Config
+from ganctl.store.contents import tensors_in
+from ganctl.training import inputs, state
+from ganctl.training.step import train_step
+
+STEPS = 10
+
+
+def trained(config: Config, images: np.ndarray, exact: bool) -> dict[str, Tensor]:
+    """All tensors of a state after ten steps, and the last metrics; `exact`: in double precision."""
+    patch = pytest.MonkeyPatch()
+    if exact:
+        sent = inputs.upload
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        patch.setattr(
+            inputs,
+            "upload",
+            lambda t, d: sent(t, d).double() if t.is_floating_point() else sent(t, d),
+        )
+    try:
+        current = state.create(config, torch.device("cpu"), N_CLASSES)
+        if exact:
+            for network in (current.generator, current.discriminator, current.generator_ema):
+                network.double()
+        given = inputs_of(images, config)
+        for step in range(STEPS):
+            metrics = train_step(current, given.of(step), config)
+    finally:
+        patch.undo()
+    figures = {"metrics": torch.stack([*metrics.d, *metrics.g])}
+    return dict(tensors_in(current.payload())) | figures
+
+
+def shared(config: Config, images: np.ndarray, exact: bool) -> dict[str, Tensor]:
+    distributed.check_shares(config.optim.batch_size, config.optim.grad_accumulation)
+    return trained(config, images, exact)
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "changes"),
+    [
+        ("tiny", 2, {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2}),
+        ("tiny", 4, {"optim__grad_accumulation": 2, "data__flip": True, "data__dequantize": True}),
+        ("tiny_resnet", 4, {}),
+        ("tiny_resnet", 2, {"optim__g_batch_multiple": 2, "loss__r1": 1.0}),
+    ],
+)  # fmt: skip
+def test_more_processes_are_the_same_run(
+    request: pytest.FixtureRequest,
+    faces: np.ndarray,
+    family: str,
+    size: int,
+    changes: Mapping[str, Any],
+) -> None:
+    make: Callable[..., Config] = request.getfixturevalue(family)
+    config = make(**{"optim__batch_size": 8, **changes})
+    expected = trained(config, faces, exact=True)
+    assert expected["generator.to_rgb.bias"].dtype == torch.float64
+    for each in together(size, shared, config, faces, True):
+        assert each.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(each[name], tensor, rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_the_same_number_of_processes_gives_the_same_bytes(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    """In all of them, and each time."""
+    config = tiny(train__precision="bf16")
+    first, *others = [each for _ in range(2) for each in together(2, shared, config, faces, False)]
+    for other in others:
+        assert all(torch.equal(other[name], first[name]) for name in first)
