@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import reference, rounds
 from benchmarks.limit import products_alone
 from ganctl import runtime, session
+from ganctl.data.images import Images
 from ganctl.data.labels import Labels
 from ganctl.data.packing import PackedImages
-from ganctl.session import Images, Session
+from ganctl.session import Session
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 

@@ -8,13 +8,13 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ganctl.data.batches import Batches
+from ganctl.data import held_out
+from ganctl.data.images import Images
 from ganctl.data.labels import Labels, labels_of
 from ganctl.data.packing import PackedImages, Progress, pack
 from ganctl.data.sources import Source, open_source
@@ -22,6 +22,7 @@ from ganctl.errors import (
     AlarmError,
     CheckpointError,
     ConfigError,
+    DataError,
     GanctlError,
     StoppedError,
     shell_quoted,
@@ -50,35 +51,6 @@ log = logging.getLogger("ganctl")
 
 def silent(done: int, total: int) -> None:
     """Progress that nobody is shown."""
-
-
-@dataclass
-class Images:
-    """What a run is trained on."""
-
-    packed: PackedImages
-    labels: Labels
-
-    def identity(self, config: Config) -> dict[str, Any]:
-        """What a checkpoint says of the images it was trained on."""
-        return {
-            "source": config.data.source,
-            "n": len(self.packed.images),
-            "fingerprint": self.packed.fingerprint,
-            "classes": list(self.labels.classes),
-            "labels": self.labels.fingerprint() if self.labels.classes else "",
-        }
-
-    def batches(self, config: Config, device: torch.device) -> Batches:
-        """The stream of these images that `config` describes."""
-        return Batches(
-            self.packed.images,
-            labels=self.labels.numbers if self.labels.classes else None,
-            seed=config.train.seed,
-            flip=config.data.flip,
-            dequantize=config.data.dequantize,
-            device=device,
-        )
 
 
 @dataclass
@@ -120,7 +92,8 @@ def _assembled(
     prepare(device, config.train.precision, deterministic=config.train.deterministic)
     with out_of_memory_explained(config):
         made = state.create(config, device, n_classes, swapped)
-    inputs = Inputs(config, images.batches(config, device), n_classes)
+    unseen = images.unseen(config, device)
+    inputs = Inputs(config, images.batches(config, device), n_classes, unseen)
     return Session(config, device, images, made, inputs)
 
 
@@ -171,6 +144,7 @@ def resume(
     places.check_there(run, config)
     images = open_images(config, progress)
     places.check_same(images.identity(config), saved, run, config)
+    images.held_out = places.held_out(saved, path)
     check_size(payload, saved, path)
     session = _assembled(config, device, images, _swapped(saved, device))
     _note_differences(saved, session)
@@ -230,7 +204,15 @@ def open_images(config: Config, progress: Progress = silent) -> Images:
             log.info("  %s: %s", entry.name, entry.reason)
         if len(packed.skipped) > SHOWN_SKIPPED:
             log.info("  ... all are listed in %s", packed.index)
-    return Images(packed, labels_for(source, packed, config))
+    labels = labels_for(source, packed, config)
+    data, n = config.data, len(packed.images)
+    chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
+    if config.augment.adaptive() and not len(chosen):
+        raise DataError(
+            f"augment.probability is adaptive, but none of {n} images can be held out to steer it",
+            hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
+        )
+    return Images(packed, labels, chosen)
 
 
 def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:

@@ -5,10 +5,10 @@ from typing import Any
 
 from ganctl import session
 from ganctl.cli import show
+from ganctl.data.images import Images
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
 from ganctl.runtime import fingerprint, peak_memory, synchronize
-from ganctl.session import Images
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store.contents import tensors_in
 from ganctl.training.memory import memory_for_images

@@ -151,6 +151,7 @@ def _real_images(where: str, saved: "Description", device: "torch.device") -> "B
 
     from ganctl import session
     from ganctl.cli import show
+    from ganctl.data.images import Images
     from ganctl.data.labels import Labels
     from ganctl.settings.config import replace
 
@@ -165,7 +166,7 @@ def _real_images(where: str, saved: "Description", device: "torch.device") -> "B
     if labels.classes:
         numbers = np.array([classes.index(name) for name in labels.classes])
         labels = Labels(tuple(classes), numbers[labels.numbers])
-    return session.Images(images.packed, labels).batches(config, device)
+    return Images(images.packed, labels).batches(config, device)
 
 
 def _parse_queries(texts: Sequence[str]) -> list[tuple[int, int]]:

@@ -235,6 +235,10 @@ def health(row: Mapping[str, Any]) -> dict[str, str]:
     shown = {"spreads": f"{row['real_spread']:.2f} {row['fake_spread']:.2f}"}
     if row["real_outside"] is not None:
         shown["outside margins"] = f"{row['real_outside']:.0%} {row['fake_outside']:.0%}"
+    if row["memorising_auc"] is not None:
+        shown["train v unseen"] = f"{row['memorising_auc']:.2f} AUC"
+    if row["augment_p"] is not None:
+        shown["augmented"] = f"{row['augment_p']:.0%}"
     gradients = (row["d_gradient"], row["g_gradient"])
     shown["gradients D, G"] = " ".join("-" if g is None else f"{g:.2g}" for g in gradients)
     if row["sigma_drift"] is not None:

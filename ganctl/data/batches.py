@@ -40,19 +40,30 @@ class Batches:
         images: np.ndarray,
         *,
         labels: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
         seed: int,
         flip: bool,
         dequantize: bool,
         device: torch.device,
+        purpose: str = "data",
     ) -> None:
-        """images: (N, R, R, 3) uint8, usually memory-mapped; N at least 1. labels: (N,) int64."""
+        """images: (N, R, R, 3) uint8, usually memory-mapped; N at least 1. labels: (N,) int64.
+
+        numbers: which of the images the stream has, by default all. `purpose` names the stream.
+        """
         self.images = images
         self.labels = labels
+        self.numbers = np.arange(len(images)) if numbers is None else numbers
+        self.purpose = purpose
         self.seed = seed
         self.flip = flip
         self.dequantize = dequantize
         self.device = device
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+
+    def __len__(self) -> int:
+        """How many different images the stream has: the length of an epoch."""
+        return len(self.numbers)
 
     def at(self, position: int, count: int) -> Tensor:
         """(count, 3, R, R) fp32 in [-1, 1], channels last, on the device."""
@@ -82,7 +93,7 @@ class Batches:
         """
         pieces = []
         while count > 0:
-            epoch, start = divmod(position, len(self.images))
+            epoch, start = divmod(position, len(self))
             order, mirrored = (drawn[start : start + count] for drawn in self._epoch(epoch))
             pieces.append((order, mirrored))
             position, count = position + len(order), count - len(order)
@@ -90,14 +101,15 @@ class Batches:
         return np.concatenate(orders), np.concatenate(mirrors)
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        stream, n = random_stream(self.seed, "data order", epoch), len(self.images)
-        return torch.randperm(n, generator=stream).numpy(), torch.rand(
-            n, generator=stream
-        ).numpy() < 0.5
+        stream, n = random_stream(self.seed, f"{self.purpose} order", epoch), len(self)
+        order = torch.randperm(n, generator=stream).numpy()
+        return self.numbers[order], torch.rand(n, generator=stream).numpy() < 0.5
 
     def _noise(self, position: int, count: int) -> np.ndarray:
         """(count, R, R, 3) uint8: uniform, image by image."""
         shape = self.images.shape[1:]
         size = int(np.prod(shape))
-        words = random_words(self.seed, "data dequantize", position, count, -(-size // 8))
+        words = random_words(
+            self.seed, f"{self.purpose} dequantize", position, count, -(-size // 8)
+        )
         return np.ascontiguousarray(words.view(np.uint8)[:, :size]).reshape(count, *shape)

@@ -111,7 +111,7 @@ def real_view(subject: Subject, batches: Batches, n: int, shown: int) -> View:
 
     Their labels, if D is conditional, are those of the checkpoint's classes.
     """
-    count = min(n, len(batches.images))
+    count = min(n, len(batches))
 
     def inputs() -> Iterator[Inputs]:
         for start in range(0, count, subject.batch_size):

@@ -33,7 +33,9 @@ class Panel(NamedTuple):
     alarm: str = ""  # the failure mode that shows in it
 
 
-FAILURE_MODES = OVERPOWERS, COLLAPSE = "discriminator overpowers", "mode collapse"
+FAILURE_MODES = OVERPOWERS, COLLAPSE, MEMORISES = (
+    "discriminator overpowers", "mode collapse", "D memorises",
+)  # fmt: skip
 SCORES = (
     Line("real_score", "D(real)", "real_spread"),
     Line("fake_score", "D(fake)", "fake_spread"),
@@ -50,6 +52,9 @@ PANELS = (
     Panel("norm of G's gradient", (Line("g_gradient"),), logarithmic=True),
     Panel("largest sigma", (Line("sigma_max"),)),
     Panel("sigma drift", (Line("sigma_drift"),), logarithmic=True),
+    Panel("training above held-out images (AUC)", (Line("memorising_auc"),), alarm=MEMORISES),
+    Panel("memorising (1: held-out images like fake)", (Line("memorising"),)),
+    Panel("probability of augmentation", (Line("augment_p"),), share=True),
 )
 
 

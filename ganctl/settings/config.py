@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from ganctl.errors import ConfigError
 from ganctl.settings.sections import (
+    AugmentConfig,
     DataConfig,
     HealthConfig,
     LossConfig,
@@ -33,6 +34,7 @@ class Config(Section):
     data: DataConfig
     model: ModelConfig
     loss: LossConfig
+    augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
     train: TrainConfig
     health: HealthConfig = HealthConfig()
@@ -56,6 +58,15 @@ class Config(Section):
             raise ValueError(
                 f"optim.batch_size {self.optim.batch_size} cannot be split into"
                 f" optim.grad_accumulation {self.optim.grad_accumulation} equal parts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_fits(self) -> "Config":
+        if self.augment.adaptive() and self.data.held_out == 0:
+            raise ValueError(
+                "augment.probability is adaptive, but data.held_out is 0: it is the images held out"
+                " that tell how much is needed"
             )
         return self
 

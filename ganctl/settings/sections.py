@@ -6,7 +6,7 @@ after runs had been made without them: it is what those runs did, so that they c
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 # Spelled out again in runtime.py, which this module must not import: it imports torch.
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
@@ -31,6 +31,7 @@ class DataConfig(Section):
     flip: bool  # mirror each image left to right with probability 1/2
     dequantize: bool  # add uniform noise of one grey level to real images
     attribute: str | None = Field(default=None, max_length=64)  # of CelebA, as the class
+    held_out: float = Field(default=0, ge=0, le=0.5)  # share never trained on: 16 to 512 images
 
 
 class AttentionConfig(Section):
@@ -86,6 +87,29 @@ class LossConfig(Section):
     kind: Literal["hinge", "nonsaturating", "wasserstein"]
     gradient_penalty: Weight  # lambda of WGAN-GP; 0: off
     r1: Weight  # gamma of R1, on real images; 0: off
+
+
+def _a_probability(value: object) -> float | str:
+    """ValueError unless `value` is what `augment.probability` may be."""
+    if value == "adaptive":
+        return "adaptive"
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ValueError(
+        f"augment.probability is {value!r}, but it should be a number from 0 to 1, or adaptive"
+    )
+
+
+class AugmentConfig(Section):
+    """How images are changed before D sees them, real and generated ones alike."""
+
+    policy: list[Literal["colour", "translation", "cutout"]] = Field(default=[], max_length=3)
+    probability: Annotated[float | Literal["adaptive"], PlainValidator(_a_probability)] = 1.0
+    # of each kind of change; adaptive: from 0 on, more while D memorises, by the held-out images
+
+    def adaptive(self) -> bool:
+        """Whether images are changed, and the run finds out how often."""
+        return bool(self.policy) and self.probability == "adaptive"
 
 
 class OptimConfig(Section):

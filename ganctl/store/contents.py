@@ -41,6 +41,7 @@ class DataIdentity(Part):
     fingerprint: str
     classes: list[str] = []  # their names, for a conditional model
     labels: str = ""  # the fingerprint of the images' classes
+    held_out: list[int] = []  # the numbers of the images that it is never trained on
 
 
 class Description(Part):

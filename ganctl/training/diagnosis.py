@@ -1,4 +1,4 @@
-"""How a run is doing: the two failure modes of a GAN, recognised by its figures, in words.
+"""How a run is doing: the failure modes of a GAN, recognised by its figures, in words.
 
 Nothing here changes a run: a diagnosis is a function of rows of metrics.jsonl.
 """
@@ -7,22 +7,25 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
 
-from ganctl.data.batches import Batches
 from ganctl.models import Generator
 from ganctl.settings.config import Config
 from ganctl.training.diversity import Diversity
+from ganctl.training.inputs import Inputs
 from ganctl.training.losses import LOSSES
-from ganctl.training.metrics import MARGIN, Row
+from ganctl.training.memorising import scores_of
+from ganctl.training.metrics import MARGIN, Row, rounded
+from ganctl.training.state import TrainState
 
 COLLAPSED = 0.15  # diversity below which images are too alike: six kinds among 64 drawn faces
 SEPARATED = 0.99  # share of real and of fake images outside the margins at which D has won
 WILD = 2.0  # spread of D(real) that no D needs: the hinge margins are so far apart
 UNCHALLENGED = 0.02  # the same for a loss without margins: its share of what guessing has
+MEMORISED = 0.75  # how often D scores a training image above an unseen one; by chance 0.5
 TRAVEL = 0.12  # how far Adam may have moved each of G's weights before early oddities are over
 FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has forgotten its start
 
@@ -50,7 +53,7 @@ def diagnose(rows: Sequence[Mapping[str, Any]], loss: str, window: int) -> list[
     if not rows or (now := rows[-1]["step"]) < 2 * window or rows[0]["step"] > now - window:
         return []
     recent = [row for row in rows if row["step"] > now - window]
-    found = (_collapse(recent), _overpowers(recent, loss))
+    found = (_collapse(recent), _overpowers(recent, loss), _memorises(recent))
     return [diagnosis for diagnosis in found if diagnosis]
 
 
@@ -115,6 +118,21 @@ def _overshoots(rows: Sequence[Mapping[str, Any]], blind: float) -> str | None:
     )
 
 
+def _memorises(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
+    """D tells the images that it is trained on from those that it never saw."""
+    aucs = _figures(rows, "memorising_auc")
+    if not aucs or (typical := mean(aucs)) < MEMORISED:
+        return None
+    return Diagnosis(
+        "D memorises",
+        f"since step {rows[0]['step']:,} D has scored a training image above an image held out from"
+        f" training in {100 * typical:.0f} % of all pairs; 50 % is no difference",
+        "what G learns from it gets worse from here on: use the best checkpoint so far, or start"
+        " again with augmentation (augment.policy: [colour, translation, cutout] and"
+        " augment.probability: adaptive), data.flip: true, or more images",
+    )
+
+
 def _figures(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """The figure in all rows; [] if one of them lacks it."""
     values = [row.get(name) for row in rows]
@@ -139,20 +157,22 @@ class Checkup:
     run's, which is the only difference that a stop makes.
     """
 
-    def __init__(
-        self, config: Config, batches: Batches, n_classes: int, rows: Iterable[Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, config: Config, inputs: Inputs, rows: Iterable[Mapping[str, Any]]) -> None:
         """`rows` are those that the run has written so far."""
-        self.config, self.window = config, window_of(config)
-        self.diversity = Diversity(config, batches, n_classes)
+        self.config, self.inputs, self.window = config, inputs, window_of(config)
+        self.diversity = Diversity(config, inputs.batches, inputs.n_classes)
         self._rows: deque[Mapping[str, Any]] = deque()
         for row in rows:
             self._remember(row)
         self._names = {diagnosis.name for diagnosis in self._diagnose()}
 
-    def complete(self, row: Row, average: Generator) -> list[Diagnosis]:
-        """Add diversity and alarms, which are what lasts, to `row`; returns what begins with it."""
+    def complete(self, row: Row, state: TrainState, average: Generator) -> list[Diagnosis]:
+        """Add how G and D do and alarms, which are what lasts, to `row`; returns what begins."""
         row["diversity"] = self.diversity.of(average)
+        if (trial := self.inputs.trial_after(state.step)) is not None:
+            scores = scores_of(state, trial, self.config)
+            row["memorising"] = rounded(scores.memorising().item())
+            row["memorising_auc"] = rounded(scores.auc().item())
         self._remember(row)
         found = self._diagnose()
         begun = [diagnosis for diagnosis in found if diagnosis.name not in self._names]

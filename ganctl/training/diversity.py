@@ -32,7 +32,7 @@ class Diversity:
 
     def __init__(self, config: Config, batches: Batches, n_classes: int) -> None:
         """The real images are the first of the run's stream; noise has a stream of its own."""
-        count = min(PROBES, len(batches.images))
+        count = min(PROBES, len(batches))
         self.config = config
         self.latents = latents(config, n_classes, "health", 0, count)
         self.device = batches.device

@@ -86,7 +86,7 @@ def _train_on(
     every, last_step, device = config.train, config.train.steps, inputs.batches.device
     alarm: Diagnosis | None = None  # that ends the run
     meter = Meter(config, state)
-    checkup = Checkup(config, inputs.batches, inputs.n_classes, saver.run.journal.rows())
+    checkup = Checkup(config, inputs, saver.run.journal.rows())
     with closing(ahead(inputs, range(state.step, last_step), state.rollbacks)) as prepared:
         for given in prepared:
             meter.add(train_step(state, given, config))
@@ -97,7 +97,7 @@ def _train_on(
                 check_scale(state, saver)
             if (ending or state.step % every.log_every == 0) and (row := meter.read(device)):
                 check_finite(row, state, saver)
-                begun = checkup.complete(row, averaged(state))
+                begun = checkup.complete(row, state, averaged(state))
                 report(row, begun, saver.run.journal, watcher)
                 if begun and config.health.on_alarm == "stop":
                     alarm, ending = begun[0], True

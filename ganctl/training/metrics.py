@@ -72,6 +72,11 @@ class Row(TypedDict):
     sigma_max: float | None  # the largest estimated singular value of a raw weight
     sigma_drift: float | None
     diversity: float | None
+    memorising: float | None  # 0: D scores held-out images like training images, 1: like fake ones
+    memorising_auc: (
+        float | None
+    )  # how often a training image has a higher score than a held-out one
+    augment_p: float | None  # probability of adaptive augmentation
     alarms: list[str]  # names of the failure modes that last
 
 
@@ -124,7 +129,7 @@ class Meter:
         self._total = self._total + figures
 
     def read(self, device: torch.device) -> Row | None:
-        """One row for metrics.jsonl, without diversity and alarms; and start afresh.
+        """One row for metrics.jsonl, without what a checkup completes; and start afresh.
 
         None as long as all steps were skipped: then there is nothing to tell yet.
         """
@@ -156,6 +161,9 @@ class Meter:
             sigma_max=largest_sigma(state),
             sigma_drift=sigma_drift((state.generator, state.discriminator)),
             diversity=None,
+            memorising=None,
+            memorising_auc=None,
+            augment_p=None if state.augment_p is None else rounded(state.augment_p.item()),
             alarms=[],
         )
         self._begin()

@@ -6,8 +6,10 @@ What they are is a digest of their pixels, labels and classes as prepared: not o
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ganctl.data.sources import NAMED
-from ganctl.errors import ConfigError, DataError, shell_quoted
+from ganctl.errors import CheckpointError, ConfigError, DataError, shell_quoted
 from ganctl.settings.config import Config
 from ganctl.store.contents import Description
 from ganctl.store.runs import Run
@@ -51,3 +53,12 @@ def check_same(now: dict[str, Any], saved: Description, run: Run, config: Config
             hint="restore them, say where they are with `ganctl resume RUN --data WHERE`, or start"
             " another run on the new ones with `ganctl train`",
         )
+
+
+def held_out(saved: Description, path: Path) -> np.ndarray:
+    """(K,) int64: the images that the run was not trained on so far, and goes on without."""
+    numbers = saved.data.held_out
+    possible = not numbers or (min(numbers) >= 0 and max(numbers) < saved.data.n > len(numbers))
+    if not possible or len(set(numbers)) != len(numbers):
+        raise CheckpointError(f"{path}: its metadata is bad at data.held_out: no such images")
+    return np.array(numbers, dtype=np.int64)

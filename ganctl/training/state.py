@@ -24,7 +24,10 @@ STREAMS = 2  # which random streams a run draws from; one more whenever the same
 
 @dataclass
 class TrainState:
-    """Its fields are exactly what a checkpoint holds; randomness is a function of the last two."""
+    """Its fields are exactly what a checkpoint holds; randomness is a function of step, rollbacks.
+
+    A run has the last ones only if its settings ask for them; older checkpoints have none of them.
+    """
 
     generator: Generator
     discriminator: Discriminator
@@ -35,6 +38,7 @@ class TrainState:
     d_scaler: torch.amp.GradScaler
     step: int  # finished updates of G
     rollbacks: int  # times the run diverged and went back; each time with other latents
+    augment_p: Tensor | None = None  # (): adaptive augmentation's probability
 
     def payload(self) -> Payload:
         """One section for each field: plain values and tensors on the CPU."""
@@ -44,13 +48,13 @@ class TrainState:
     def load(self, payload: Payload, path: Path) -> None:
         """Take over a payload; CheckpointError names the first thing that does not fit."""
         for field in fields(self):
-            if field.name not in payload:
+            if field.name not in payload and getattr(self, field.name) is not None:
                 raise CheckpointError(f"{path}: {field.name} is missing")
-            count = payload[field.name]
+            count = payload.get(field.name)
             if isinstance(getattr(self, field.name), int) and (type(count) is not int or count < 0):
                 raise CheckpointError(f"{path}: {field.name} is {count!r}, not a count")
         for field in fields(self):
-            part, section = getattr(self, field.name), payload[field.name]
+            part, section = getattr(self, field.name), payload.get(field.name)
             if isinstance(part, nn.Module):
                 load_network(part, section, f"{path}: {field.name}")
             elif isinstance(part, torch.optim.Adam):
@@ -59,8 +63,10 @@ class TrainState:
                 _load_moments(part, section, begun, f"{path}: {field.name}")
             elif isinstance(part, torch.amp.GradScaler):
                 _load_scale(part, section, f"{path}: {field.name}")
-            else:
+            elif isinstance(part, int):
                 setattr(self, field.name, section)
+            else:
+                _load_numbers(part, section, f"{path}: {field.name}")
 
 
 def create(
@@ -86,6 +92,7 @@ def create(
         d_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
         step=0,
         rollbacks=0,
+        augment_p=torch.zeros((), device=device) if config.augment.adaptive() else None,
     )
 
 
@@ -167,6 +174,18 @@ def _load_scale(scaler: torch.amp.GradScaler, section: Any, where: str) -> None:
     scaler.load_state_dict(
         {**scaler.state_dict(), "scale": float(scale), "_growth_tracker": good_steps}
     )
+
+
+def _load_numbers(own: Tensor | None, section: Any, where: str) -> None:
+    """Fill a small tensor that a run has; or see that there is none, if it has none."""
+    if own is None and section is not None:
+        raise CheckpointError(f"{where} is there, but the run's settings ask for none")
+    if own is None:
+        return
+    fits = isinstance(section, Tensor) and section.shape == own.shape and section.dtype == own.dtype
+    if not fits or not section.isfinite().all():
+        raise CheckpointError(f"{where} is not {tuple(own.shape)} finite numbers")
+    own.copy_(section)
 
 
 def _plain(part: Any) -> Any:

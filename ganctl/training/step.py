@@ -12,8 +12,10 @@ from ganctl.models.spectral import normalized, power_iterate
 from ganctl.runtime import autocast
 from ganctl.settings.config import Config
 from ganctl.training import ema
+from ganctl.training.augment import shown
 from ganctl.training.inputs import DInputs, GInputs, StepInputs
 from ganctl.training.losses import LOSSES, gradient_penalty, r1_penalty
+from ganctl.training.memorising import steer
 from ganctl.training.metrics import DMetrics, GMetrics, StepMetrics, d_metrics, gradient_norm
 from ganctl.training.state import TrainState
 
@@ -32,6 +34,8 @@ def train_step(state: TrainState, inputs: StepInputs, config: Config) -> StepMet
     state.step += 1
     decay = ema.decay(config.optim.ema_half_life, state.step, config.optim.batch_size)
     ema.update(state.generator_ema, state.generator, decay)
+    if inputs.trial is not None:
+        steer(state, inputs.trial, config)
     return StepMetrics(d, g)
 
 
@@ -46,6 +50,8 @@ def update_discriminator(
         real, device = part.real.pixels.images(), part.latents.z.device
         with torch.no_grad(), normalized(state.generator), autocast(device, precision):
             fake = state.generator(*part.latents).float()
+        real = shown(real, part.real.draws, state, config)
+        fake = shown(fake, part.fake_draws, state, config)
         with normalized(discriminator, sigmas):
             with autocast(device, precision):
                 # D has no batch norm, so real and fake images can share one pass.
@@ -74,12 +80,12 @@ def update_generator(
         for part in parts:
             with normalized(generator, sigmas):
                 with autocast(part.latents.z.device, config.train.precision):
-                    fake = generator(*part.latents)
+                    fake = shown(generator(*part.latents), part.fake_draws, state, config)
                     fake_scores = discriminator(fake, part.latents.labels).float()
                     real_scores = None
                     if part.real is not None:
-                        images = part.real.pixels.images()
-                        real_scores = discriminator(images, part.real.labels).float()
+                        real = shown(part.real.pixels.images(), part.real.draws, state, config)
+                        real_scores = discriminator(real, part.real.labels).float()
                 loss = kind.generator(fake_scores, real_scores)
                 state.g_scaler.scale(loss / len(parts)).backward()
             losses.append(loss.detach())

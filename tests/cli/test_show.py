@@ -81,7 +81,7 @@ def test_the_panel_fits_and_leaves_room_for_the_terminals_ctrl_c(
     row = {
         "images_per_second": 1234.5, "d_loss": 1.5, "g_loss": 0.1, "real_score": 0.4, "fake_score": -0.2,
         "real_spread": 0.3, "fake_spread": 0.2, "real_outside": 0.1, "fake_outside": 0.2, "d_gradient": 123.4,
-        "g_gradient": 1e-3, "gamma": {"g.a": 0.01, "d.b": -0.1}, "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7,
+        "g_gradient": 1e-3, "gamma": {"g.a": 0.01, "d.b": -0.1}, "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7, "memorising": 0.1, "memorising_auc": 0.55, "augment_p": 0.3,
         "alarms": ["mode collapse"],
     }  # fmt: skip
     panel = show.LivePanel("runs/x", 0, 9000, 100)

@@ -33,7 +33,7 @@ def row(step: int, **figures: object) -> Row:
         "step": step, "images": 4 * step, "images_per_second": 50.0, "d_loss": 1.5, "g_loss": 0.1 * step,
         "real_score": 0.4, "fake_score": -0.2, "real_spread": 0.3, "fake_spread": 0.2, "real_outside": 0.1,
         "fake_outside": 0.2, "d_gradient": 3.0, "g_gradient": 1e-3 * step, "gamma": {"g.a": 0.01 * step, "d.b": -0.1},
-        "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7, "alarms": [],
+        "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7, "memorising": 0.1, "memorising_auc": 0.55, "augment_p": 0.3, "alarms": [],
     }  # fmt: skip
     return {**made, **figures}
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import N_CLASSES, batches_of
+from conftest import N_CLASSES, batches_of, inputs_of
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -207,6 +207,10 @@ WON = {"real_outside": 0.995, "fake_outside": 0.992, "d_loss": 0.01}
         ({"real_outside": None, "fake_outside": None, "d_loss": 0.01}, "nonsaturating", ["discriminator overpowers"]),
         ({"real_outside": None, "fake_outside": None, "d_loss": 0.05}, "nonsaturating", []),
         ({"real_outside": None, "fake_outside": None, "d_loss": -90.0}, "wasserstein", []),
+        ({"memorising_auc": 0.8}, "hinge", ["D memorises"]),
+        ({"memorising_auc": 0.8}, "wasserstein", ["D memorises"]),
+        ({"memorising_auc": 0.7}, "hinge", []),
+        ({"memorising_auc": None}, "hinge", []),
         (WILD, "hinge", ["discriminator overpowers"]),
         (WILD, "nonsaturating", ["discriminator overpowers"]),
         (WILD, "wasserstein", []),
@@ -237,6 +241,18 @@ def test_a_diagnosis_gives_its_evidence_and_what_to_try() -> None:
     )
     (won,) = diagnose(rows_with(real_outside=None, d_loss=0.01), "nonsaturating", 300)
     assert won.evidence == "since step 750 D's loss has been at most 0.010; guessing has 1.39"
+
+
+def test_memorising_is_told_by_the_mean_of_the_window_with_what_helps() -> None:
+    rows = rows_with(memorising_auc=0.8)
+    rows[-1]["memorising_auc"] = 0.7
+    (found,) = diagnose(rows, "hinge", 300)
+    assert str(found) == (
+        "D memorises: since step 750 D has scored a training image above an image held out from"
+        " training in 78 % of all pairs; 50 % is no difference"
+    )
+    for advice in ("the best checkpoint so far", "augment.probability: adaptive", "more images"):
+        assert advice in found.advice
 
 
 def test_the_start_of_a_run_says_nothing() -> None:
@@ -276,13 +292,13 @@ def test_a_lower_rate_or_slower_batch_norm_makes_the_window_longer(
 
 def checked(rows: list[Row], config: Config, faces: np.ndarray) -> list[tuple[int, str]]:
     """What begins when, in a run that writes `rows` and is resumed after every seventh."""
-    begun, written = [], []
+    begun, written, untrained = [], [], state.create(config, CPU)
     for i, row in enumerate(rows):
         if i % 7 == 0:
-            checkup = Checkup(config, batches_of(faces, config), 0, written)
+            checkup = Checkup(config, inputs_of(faces, config), written)
             checkup.diversity.of = lambda _: row["diversity"]  # type: ignore[method-assign]  # noqa: B023
         written.append(dict(row))
-        for new in checkup.complete(written[-1], None):  # type: ignore[arg-type]
+        for new in checkup.complete(written[-1], untrained, untrained.generator_ema):
             begun.append((row["step"], new.name))
     return begun
 
