@@ -14,6 +14,7 @@ from ganctl.settings.config import Config, replace
 from ganctl.settings.strict_yaml import Value
 from ganctl.training.inputs import Inputs, StepInputs
 
+pytest_plugins = ["tests.scores.stand_ins"]  # fixtures of that room
 torch.set_num_threads(1)  # many small tests are faster so, and bytes do not depend on the machine
 
 TINY: dict[str, Value] = {
