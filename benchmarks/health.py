@@ -28,7 +28,7 @@ from ganctl.training.loop import train
 from ganctl.training.state import TrainState
 from ganctl.training.stopping import StopRequest
 
-FAILURE_MODES = ("mode collapse", "discriminator overpowers")
+FAILURE_MODES = ("mode collapse", "discriminator overpowers", "D memorises")
 
 
 def constant_noise(trained: TrainState) -> None:

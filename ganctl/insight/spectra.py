@@ -17,7 +17,8 @@ from ganctl.insight.operator_norms import (
 from ganctl.models import Discriminator, Generator
 from ganctl.models.attention import SelfAttention
 from ganctl.models.layers import UpsampleConv2d
-from ganctl.models.spectral import normalized_weights
+from ganctl.models.san import Direction, directions
+from ganctl.models.spectral import SpectralNorm, normalized_weights
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ def layer_spectra(
     which takes most of the time. The network may be on any device; its weights are looked at in
     fp64 on the CPU, which not every device has.
     """
-    norms = {layer: (raw, norm) for layer, raw, norm in normalized_weights(network)}
+    found: list[tuple[str, Tensor, SpectralNorm | Direction]]
+    found = [*normalized_weights(network), *directions(network)]
+    norms = {layer: (raw, norm) for layer, raw, norm in found}
     gammas = {
         f"{layer}.output": module.gamma.item()
         for layer, module in network.named_modules()

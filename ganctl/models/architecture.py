@@ -23,6 +23,12 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images, and classes if it is conditional, to scores."""
 
+    score: nn.Linear  # the last layer: features to a score
+
+    def features(self, images: Tensor) -> Tensor:
+        """images: (B, 3, R, R) in [-1, 1] -> (B, F), what the last layer is given."""
+        raise NotImplementedError
+
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """images: (B, 3, R, R) in [-1, 1]; labels: (B,) int64 -> scores (B,), unbounded."""
         raise NotImplementedError

@@ -20,6 +20,7 @@ from ganctl.models.batch_norm import BatchNorm2d
 from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
 from ganctl.models.folding import folded_linear, folded_upsampling, plain_attention
 from ganctl.models.layers import LeakyReLUPool, conv, head, linear, upsample_conv
+from ganctl.models.san import direction
 from ganctl.settings.sections import ConvnetConfig, DataConfig
 
 START = 4  # the smallest map of both networks is 4 x 4
@@ -108,8 +109,12 @@ class Discriminator(architecture.Discriminator):
         attention_scaled: bool,
         attention_pooled: bool,
         spectral_norm: bool = True,
+        sliced: bool = False,
     ) -> None:
-        """`resolution` is a power of two from 16; `width` the channels at half of it."""
+        """`resolution` is a power of two from 16; `width` the channels at half of it.
+
+        `sliced` makes the last layer a direction (san.py).
+        """
         super().__init__()
         options = AttentionOptions(
             scaled=attention_scaled, pooled=attention_pooled, spectral_norm=spectral_norm
@@ -121,14 +126,19 @@ class Discriminator(architecture.Discriminator):
             c_out = _channels(size, resolution, width)
             self.stages.append(DownStage(c_in, c_out, options, size in attention_at))
             c_in = c_out
-        self.score = head(c_in * START**2, spectral_norm=spectral_norm)
+        last_layer = direction if sliced else head
+        self.score = last_layer(c_in * START**2, spectral_norm=spectral_norm)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """images: (B, 3, R, R) in [-1, 1] -> scores (B,), unbounded, higher is more real."""
+    def features(self, images: Tensor) -> Tensor:
+        """images: (B, 3, R, R) in [-1, 1] -> (B, C * 4 * 4)."""
         x = images
         for stage in self.stages:
             x = stage(x)  # (B, 2C, H/2, W/2)
-        return self.score(x.flatten(1)).squeeze(1)
+        return x.flatten(1)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """images: (B, 3, R, R) in [-1, 1] -> scores (B,), unbounded, higher is more real."""
+        return self.score(self.features(images)).squeeze(1)
 
 
 class DownStage(nn.Module):
@@ -162,7 +172,8 @@ def build(
     generator = Generator(
         latent_dim=model.latent_dim, spectral_norm=model.g_spectral_norm, **layout
     )
-    return generator, Discriminator(spectral_norm=model.d_spectral_norm, **layout)
+    discriminator = Discriminator(spectral_norm=model.d_spectral_norm, sliced=model.san, **layout)
+    return generator, discriminator
 
 
 def least_weights(model: ConvnetConfig, data: DataConfig, n_classes: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from ganctl.models.bounds import POOLING, UPSAMPLING, Piece, batch_norm_bound
 from ganctl.models.folding import without_sigma
 from ganctl.models.layers import LayerOptions, conv, embedding, head, linear
 from ganctl.models.residual_blocks import BatchNormOptions, DownBlock, FirstBlock, UpBlock
+from ganctl.models.san import direction
 from ganctl.settings.sections import DataConfig, ResnetConfig
 
 START = 4  # the smallest map of G is 4 x 4
@@ -110,11 +111,13 @@ class Discriminator(architecture.Discriminator):
         halve_last: bool,
         score_bias: bool,
         residual_gain: float,
+        sliced: bool = False,
         **options: Unpack[LayerOptions],
     ) -> None:
         """`wide` blocks widen in their first convolution, thin ones in their second.
 
-        `halve_last` pools after the last block too.
+        `halve_last` pools after the last block too; `sliced` makes the last layer a direction
+        (san.py).
         """
         super().__init__()
         layout = LAYOUTS[resolution]
@@ -135,18 +138,23 @@ class Discriminator(architecture.Discriminator):
                 self.attention[str(index)] = SelfAttention(
                     c_out, scaled=attention_scaled, pooled=attention_pooled, **options
                 )
-        self.score = head(channels[-1], bias=score_bias, **options)
+        last_layer = direction if sliced else head
+        self.score = last_layer(channels[-1], bias=score_bias, **options)
         self.projection = embedding(n_classes, channels[-1], **options) if n_classes else None
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """images: (B, 3, R, R) in [-1, 1]; labels: (B,) int64 -> scores (B,), unbounded."""
+    def features(self, images: Tensor) -> Tensor:
+        """images: (B, 3, R, R) in [-1, 1] -> (B, C): sums over the last map."""
         x = images.contiguous(memory_format=torch.channels_last)
         for index, block in enumerate(self.blocks):
             x = block(x)  # (B, C', H/2, W/2), or H, W at the end
             if str(index) in self.attention:
                 x = self.attention[str(index)](x)
         exact = torch.promote_types(x.dtype, torch.float32)
-        features = relu(x, inplace=True).sum((2, 3), dtype=exact)  # (B, C)
+        return relu(x, inplace=True).sum((2, 3), dtype=exact)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """images: (B, 3, R, R) in [-1, 1]; labels: (B,) int64 -> scores (B,), unbounded."""
+        features = self.features(images)
         scores: Tensor = self.score(features).squeeze(1)
         if self.projection is None:
             return scores
@@ -181,6 +189,7 @@ def build(model: ResnetConfig, data: DataConfig, n_classes: int) -> tuple[Genera
         wide=model.d_wide,
         halve_last=model.d_halve_last,
         score_bias=model.d_score_bias,
+        sliced=model.san,
         spectral_norm=model.d_spectral_norm,
         **layout,
     )

@@ -62,6 +62,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _slicing_fits(self) -> "Config":
+        if self.model.conditional and self.model.san:
+            raise ValueError("model.san is for a model without classes (model.conditional: false)")
+        return self
+
+    @model_validator(mode="after")
     def _augmentation_fits(self) -> "Config":
         if self.augment.adaptive() and self.data.held_out == 0:
             raise ValueError(

@@ -55,6 +55,7 @@ class ConvnetConfig(Section):
     attention: AttentionConfig
     g_spectral_norm: bool  # normalise the generator's weights
     d_spectral_norm: bool  # normalise the discriminator's weights
+    san: bool = False  # D's last layer is a direction, learnt as in SAN
 
 
 class ResnetConfig(Section):
@@ -76,6 +77,7 @@ class ResnetConfig(Section):
     batch_norm_eps: float = Field(gt=0, le=1)
     batch_norm_momentum: float = Field(gt=0, le=1)  # share of the newest batch
     initial: Literal["glorot", "glorot-sqrt2", "orthogonal"]  # sqrt2: for 3 x 3 residual kernels
+    san: bool = False  # D's last layer is a direction, learnt as in SAN
 
 
 ModelConfig = Annotated[ConvnetConfig | ResnetConfig, Field(discriminator="architecture")]
@@ -84,9 +86,11 @@ ModelConfig = Annotated[ConvnetConfig | ResnetConfig, Field(discriminator="archi
 class LossConfig(Section):
     """What the networks minimise."""
 
-    kind: Literal["hinge", "nonsaturating", "wasserstein"]
+    kind: Literal["hinge", "nonsaturating", "wasserstein", "relativistic"]
     gradient_penalty: Weight  # lambda of WGAN-GP; 0: off
     r1: Weight  # gamma of R1, on real images; 0: off
+    r2: Weight = 0  # gamma of R2, the same on generated images; 0: off
+    lecam: Weight = 0  # of LeCam regularisation; 0: off, its paper has 0.3
 
 
 def _a_probability(value: object) -> float | str:

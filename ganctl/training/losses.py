@@ -46,10 +46,25 @@ def wasserstein_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return fake_scores.mean() - real_scores.mean()
 
 
+def relativistic_d(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[-log s(D(x) - D(G(z)))], each real image beside a fake one: Huang et al. 2024, eq. 2.
+
+    R3GAN, https://arxiv.org/abs/2501.05441; it needs R1 and R2, and no normalisation.
+    """
+    return softplus(fake_scores - real_scores).mean()
+
+
+def relativistic_g(fake_scores: Tensor, real_scores: Tensor | None) -> Tensor:
+    """E[-log s(D(G(z)) - D(x))]: the same game, with the sides changed."""
+    assert real_scores is not None
+    return softplus(real_scores - fake_scores).mean()
+
+
 LOSSES = {
     "hinge": Loss(hinge_d, negative_mean),
     "nonsaturating": Loss(nonsaturating_d, nonsaturating_g),
     "wasserstein": Loss(wasserstein_d, negative_mean),
+    "relativistic": Loss(relativistic_d, relativistic_g, relative=True),
 }
 
 
@@ -62,9 +77,12 @@ def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor, mix: Ten
     return (_gradient(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1_penalty(discriminator: Critic, real: Tensor) -> Tensor:
-    """(): E[|grad D(x)|^2] / 2 at real images (B, 3, H, W): Mescheder et al. 2018, eq. 9."""
-    return _gradient(discriminator, real).square().flatten(1).sum(1).mean() / 2
+def r1_penalty(discriminator: Critic, images: Tensor) -> Tensor:
+    """(): E[|grad D(x)|^2] / 2 at real images (B, 3, H, W): Mescheder et al. 2018, eq. 9.
+
+    At generated images it is R2, their eq. 10.
+    """
+    return _gradient(discriminator, images).square().flatten(1).sum(1).mean() / 2
 
 
 def _gradient(discriminator: Critic, images: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class TrainState:
     step: int  # finished updates of G
     rollbacks: int  # times the run diverged and went back; each time with other latents
     augment_p: Tensor | None = None  # (): adaptive augmentation's probability
+    score_averages: Tensor | None = None  # (2,): LeCam's, of D(real) and of D(fake)
 
     def payload(self) -> Payload:
         """One section for each field: plain values and tensors on the CPU."""
@@ -93,6 +94,7 @@ def create(
         step=0,
         rollbacks=0,
         augment_p=torch.zeros((), device=device) if config.augment.adaptive() else None,
+        score_averages=torch.zeros(2, device=device) if config.loss.lecam > 0 else None,
     )
 
 

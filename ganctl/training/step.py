@@ -1,6 +1,6 @@
 """The training step, SAGAN's algorithm: tensors in, metrics out. Nothing waits for a GPU."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -8,13 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from ganctl.distributed import average_gradients
+from ganctl.models import Discriminator, san
 from ganctl.models.spectral import normalized, power_iterate
 from ganctl.runtime import autocast
 from ganctl.settings.config import Config
-from ganctl.training import ema
+from ganctl.training import ema, lecam
 from ganctl.training.augment import shown
 from ganctl.training.inputs import DInputs, GInputs, StepInputs
-from ganctl.training.losses import LOSSES, gradient_penalty, r1_penalty
+from ganctl.training.losses import (
+    LOSSES,
+    Critic,
+    gradient_penalty,
+    r1_penalty,
+    wasserstein_d,
+)
 from ganctl.training.memorising import steer
 from ganctl.training.metrics import DMetrics, GMetrics, StepMetrics, d_metrics, gradient_norm
 from ganctl.training.state import TrainState
@@ -56,9 +63,12 @@ def update_discriminator(
             with autocast(device, precision):
                 # D has no batch norm, so real and fake images can share one pass.
                 labels = both(part.real.labels, part.latents.labels)
-                scores = discriminator(torch.cat([real, fake]), labels).float()
+                scores, aside = scores_to_learn(discriminator, torch.cat([real, fake]), labels)
             loss = LOSSES[config.loss.kind].discriminator(*scores.chunk(2))
-            penalty = penalties(discriminator, real, fake, part, config)
+            penalty = penalties(discriminator, real, fake, part, config) + aside
+            if state.score_averages is not None:
+                kept = lecam.regularizer(scores, state.score_averages)
+                penalty = penalty + config.loss.lecam * kept
             state.d_scaler.scale((loss + penalty) / len(parts)).backward()
         losses.append(loss.detach())
         seen.append(scores.detach().unflatten(0, (2, -1)))
@@ -66,6 +76,8 @@ def update_discriminator(
     gradient = gradient_norm(discriminator, state.d_scaler)
     adam_step(state.d_optimizer, state.d_scaler)
     real_scores, fake_scores = scores
+    if state.score_averages is not None:
+        lecam.follow(state.score_averages, real_scores, fake_scores)
     return d_metrics(loss, real_scores, fake_scores, gradient)
 
 
@@ -95,22 +107,42 @@ def update_generator(
     return GMetrics(loss, gradient)
 
 
+def scores_to_learn(
+    discriminator: Discriminator, images: Tensor, labels: Tensor | None
+) -> tuple[Tensor, Tensor | float]:
+    """D's scores (B,) of real and then fake images, and with SAN the loss of its direction: ()."""
+    if not san.is_sliced(discriminator):
+        return discriminator(images, labels).float(), 0.0
+    scores, directed = san.split_scores(discriminator, images)
+    return scores, wasserstein_d(*directed.chunk(2))
+
+
 def penalties(
-    discriminator: Callable[..., Tensor], real: Tensor, fake: Tensor, part: DInputs, config: Config
+    discriminator: Discriminator, real: Tensor, fake: Tensor, part: DInputs, config: Config
 ) -> Tensor | float:
     """(): the gradient penalties that the configuration asks for, in fp32.
 
     Images between a real and a fake one count as of the real one's class.
     """
-    if part.real.labels is not None:
-        discriminator = partial(discriminator, labels=part.real.labels)
+    at_real, at_fake = (
+        critic_of(discriminator, given.labels) for given in (part.real, part.latents)
+    )
     total: Tensor | float = 0.0
     if part.mix is not None:
         weight = config.loss.gradient_penalty
-        total = total + weight * gradient_penalty(discriminator, real, fake, part.mix)
+        total = total + weight * gradient_penalty(at_real, real, fake, part.mix)
     if config.loss.r1 > 0:
-        total = total + config.loss.r1 * r1_penalty(discriminator, real)
+        total = total + config.loss.r1 * r1_penalty(at_real, real)
+    if config.loss.r2 > 0:
+        total = total + config.loss.r2 * r1_penalty(at_fake, fake)
     return total
+
+
+def critic_of(discriminator: Discriminator, labels: Tensor | None) -> Critic:
+    """D as a function of images of these classes, as the GAN's loss teaches it."""
+    if san.is_sliced(discriminator):
+        return partial(san.function_scores, discriminator)
+    return partial(discriminator, labels=labels)
 
 
 def set_rates(state: TrainState, config: Config) -> None:

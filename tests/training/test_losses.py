@@ -35,11 +35,22 @@ def test_wasserstein_by_hand() -> None:
     assert g(FAKE, None).item() == pytest.approx(2 / 3)
 
 
+def test_relativistic_is_cross_entropy_of_the_differences_of_pairs() -> None:
+    d, g, relative = LOSSES["relativistic"]
+    assert relative
+    by_hand = [math.log(1 + math.exp(-gap)) for gap in (5.0, 0.5, -2.0)]
+    assert d(REAL, FAKE).item() == pytest.approx(sum(by_hand) / 3)
+    ones = torch.ones(3)
+    torch.testing.assert_close(g(FAKE, REAL), binary_cross_entropy_with_logits(FAKE - REAL, ones))
+    assert d(torch.zeros(4), torch.zeros(4)).item() == pytest.approx(math.log(2))
+    torch.testing.assert_close(d(REAL + 7, FAKE + 7), d(REAL, FAKE))
+
+
 @pytest.mark.parametrize("kind", LOSSES)
 def test_gradients_push_the_scores_apart_for_d_and_up_for_g(kind: str) -> None:
     real, fake = (torch.zeros(2, requires_grad=True) for _ in range(2))
     d_real, d_fake = torch.autograd.grad(LOSSES[kind].discriminator(real, fake), [real, fake])
-    (g_fake,) = torch.autograd.grad(LOSSES[kind].generator(fake, None), [fake])
+    (g_fake,) = torch.autograd.grad(LOSSES[kind].generator(fake, real.detach()), [fake])
     assert (d_real < 0).all()
     assert (d_fake > 0).all()
     assert (g_fake < 0).all()
