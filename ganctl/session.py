@@ -136,7 +136,14 @@ def resume(
         config = replace(config, {"train.steps": steps})
     where = config.data.source if data is None else data
     config = replace(config, {"data.source": places.absolute(where)})
-    if saved.step >= config.train.steps:
+    if saved.step > config.train.steps:
+        hint = f"steps count from the start: ganctl resume {shell_quoted(run.folder)} --steps N"
+        raise ConfigError(
+            f"{run.folder} is at step {saved.step:,} already, beyond train.steps"
+            f" {config.train.steps:,}",
+            f"{hint}, with N above {saved.step}",
+        )
+    if saved.step == config.train.steps:
         _say_finished(run, saved)
         return None
     device = choose_device(device_name)

@@ -4,15 +4,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import ganctl
 from ganctl.cli import (
     export,
     inspect_attention,
     inspect_sn,
+    mistakes,
     plot,
     presets,
     resume,
@@ -22,23 +24,42 @@ from ganctl.cli import (
 )
 from ganctl.errors import GanctlError, StoppedError
 
+
+def _without_types_of_flags(params: Any) -> Any:
+    """Options as the help shows them: no `<bool>` for those that take no value."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> Any:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class _Commands(TyperGroup):
+    def get_params(self, ctx: Any) -> Any:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Train, resume, sample and look inside self-attention GANs.",
     epilog="Start with: ganctl train",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("resume")(resume.resume)
-app.command("runs")(runs.runs)
-app.command("sample")(sample.sample)
-app.command("inspect-sn")(inspect_sn.inspect_sn)
-app.command("inspect-attention")(inspect_attention.inspect_attention)
-app.command("plot")(plot.plot)
-app.command("export")(export.export)
-app.command("presets")(presets.presets)
+app.command("train", cls=_Command)(train.train)
+app.command("resume", cls=_Command)(resume.resume)
+app.command("runs", cls=_Command)(runs.runs)
+app.command("sample", cls=_Command)(sample.sample)
+app.command("inspect-sn", cls=_Command)(inspect_sn.inspect_sn)
+app.command("inspect-attention", cls=_Command)(inspect_attention.inspect_attention)
+app.command("plot", cls=_Command)(plot.plot)
+app.command("export", cls=_Command)(export.export)
+app.command("presets", cls=_Command)(presets.presets)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,15 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. GANCTL_DEBUG=1 lets tracebacks through."""
     logging.basicConfig(handlers=[_Words()], force=True)
     logging.getLogger("ganctl").setLevel(logging.INFO)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        app(args=arguments, prog_name="ganctl")
-    except SystemExit as end:  # typer ends every command so
-        return int(end.code or 0)
+        mistakes.check_words(words)
+        # The parser's own errors are raised here, and the code of typer.Exit is returned.
+        return app(args=words, prog_name="ganctl", standalone_mode=False) or 0
     except Exception as error:
         if os.environ.get("GANCTL_DEBUG") == "1":
             raise
+        if hasattr(error, "format_message"):
+            names = [str(command.name) for command in app.registered_commands]
+            error = mistakes.explained(error, words, names)
         return _report(error)
-    return 0
 
 
 class _Words(logging.Handler):

@@ -1,5 +1,7 @@
 """`ganctl train --dry-run`: what a run would be, measured on real steps; nothing is written."""
 
+import math
+import statistics
 import time
 from typing import Any
 
@@ -9,29 +11,37 @@ from ganctl.data.images import Images
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
 from ganctl.runtime import fingerprint, peak_memory, synchronize
+from ganctl.session import Session
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store.contents import tensors_in
 from ganctl.training.memory import memory_for_images
 
+SPELL = 1.0  # seconds that are timed together
+LEAST_SPELLS, MOST_SECONDS = 8, 40  # of the measurement
+SETTLED = 0.03  # standard error, as a share, at which the speed is known
 
-def print_dry_run(config: Config, device_name: str, *, as_json: bool) -> None:
-    """Load images, build the networks, take a step to warm up and one to measure, and report."""
+
+def print_dry_run(config: Config, device_name: str, *, as_json: bool, verbose: bool) -> None:
+    """Load images, build the networks, measure some steps, and report; `verbose`: settings too."""
     report = measure(config, device_name)
     if as_json:
         show.result_json(report)
         return
     settled = Config.model_validate(report["config"])
-    show.result_text(to_yaml(settled) + "\n")
+    spread = report["spread_of_speed"]
+    noise = f" (give or take {spread:.0%}: other programs?)" if spread > SETTLED else ""
     for name, value in {
         "images": f"{report['images']:,} from {settled.data.source}",
         "parameters": f"G {report['g_parameters']:,}, D {report['d_parameters']:,}",
         "device": f"{report['device']}, {settled.train.precision}",
         "peak memory": f"{report['peak_memory_bytes'] / 1e9:.2f} GB",
-        "speed": f"{report['images_per_second']:,} images/s",
+        "speed": f"{report['images_per_second']:,} images/s{noise}",
         "time to finish": show.duration(report["seconds_to_finish"]),
         "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {report['checkpoints_kept']} saves",
     }.items():
         show.result(f"{name:16}{value}")
+    if verbose:
+        show.result_text("\n" + to_yaml(settled))
 
 
 def measure(config: Config, device_name: str) -> dict[str, Any]:
@@ -42,12 +52,7 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
         packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
     images = Images(packed, session.labels_for(source, packed, config))
     tried = session.new(config, device_name, images)
-    tried.step()  # warm-up
-    synchronize(tried.device)
-    started_at = time.perf_counter()
-    tried.step()
-    synchronize(tried.device)
-    seconds = time.perf_counter() - started_at
+    seconds, spread = _seconds_a_step(tried)
     payload = tried.state.payload()
     checkpoint_bytes = sum(tensor.nbytes for _, tensor in tensors_in(payload))
     every = tried.config.train
@@ -61,7 +66,34 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
         "d_parameters": sum(p.numel() for p in tried.state.discriminator.parameters()),
         "peak_memory_bytes": peak_memory(tried.device),
         "images_per_second": round(optim.batch_size * optim.d_steps_per_g / seconds, 1),
+        "spread_of_speed": round(spread, 3),
         "seconds_to_finish": round(every.steps * seconds),
         "checkpoints_kept": kept,
         "disk_bytes": checkpoint_bytes * kept,
     }
+
+
+def _seconds_a_step(tried: Session) -> tuple[float, float]:
+    """The median over spells of a second or a step, and its standard error as a share of it.
+
+    On a machine with other programs spells differ, and more of them are taken.
+    """
+    tried.step()  # warm-up
+    synchronize(tried.device)
+    spells: list[float] = []
+    begun_at = time.perf_counter()
+    while True:
+        steps, started_at = 0, time.perf_counter()
+        while not steps or time.perf_counter() - started_at < SPELL:
+            tried.step()
+            synchronize(tried.device)
+            steps += 1
+        spells.append((time.perf_counter() - started_at) / steps)
+        median = statistics.median(spells)
+        deviation = statistics.mean(abs(each - median) for each in spells)
+        # Of normal values sqrt(pi / 2) mean deviations are a standard deviation, and as many times
+        # that by sqrt(n) is the standard error of the median.
+        error = math.pi / 2 * deviation / (median * math.sqrt(len(spells)))
+        settled = len(spells) >= LEAST_SPELLS and error <= SETTLED
+        if settled or (len(spells) > 1 and time.perf_counter() - begun_at > MOST_SECONDS):
+            return median, error

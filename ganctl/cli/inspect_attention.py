@@ -127,7 +127,8 @@ def inspect_attention(
         where = {"checkpoint": str(path), "step": step, "picture": str(out)}
         show.result_json({**where, "blocks": blocks})
     else:
-        _print_table(findings.figures, f"{path}, step {step:,}")
+        weights = f"G's {'live' if raw else 'averaged'} weights"
+        _print_table(findings.figures, f"{path}, step {step:,}, {weights}")
         show.result(str(out))
 
 

@@ -15,6 +15,7 @@ from ganctl.store.durable import replacing
 if TYPE_CHECKING:
     from ganctl.insight.snapshots import Snapshot
     from ganctl.insight.spectra import LayerSpectrum
+    from ganctl.store.runs import Run
 
 # One power iteration an update lags behind where singular values lie close together: the layers of
 # healthy runs were seen at up to 1.25. Stale or averaged u and v give far more.
@@ -47,7 +48,11 @@ def inspect_sn(
         Path | None, typer.Option(metavar="CKPT|RUN", help="Compare with this one.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="X.PNG", help="Draw the spectra, or the history, too.")
+        Path | None,
+        typer.Option(
+            metavar="X.PNG",
+            help="Draw the spectra, or the history, too. Needs matplotlib: pip install matplotlib",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what --plot names.")] = False,
     json: Annotated[
@@ -84,16 +89,17 @@ def inspect_sn(
     from ganctl.insight import curves, snapshots, spectra_plot
     from ganctl.store import runs
 
-    if plot is not None:
-        curves.need_matplotlib()
     # Threads of a decomposition wait for each other at every column: on busy cores two took up to
     # a hundred times as long as one.
     torch.set_num_threads(1)
-    if history:
-        found = _history(source, network, averaged)
+    sources = [source] if against is None else [source, against]
+    paths = [] if history else [runs.find_checkpoint(each) for each in sources]
+    run = runs.find(source) if history else None
+    if plot is not None:
+        curves.need_matplotlib()
+    if run is not None:
+        found = _history(run, network, averaged)
     else:
-        sources = [source] if against is None else [source, against]
-        paths = [runs.find_checkpoint(each) for each in sources]
         found = [_snapshot(path, network, averaged, as_maps=against is None) for path in paths]
     if json:
         documents = [snapshots.plain_values(snapshot) for snapshot in found]
@@ -156,13 +162,12 @@ def _snapshot(path: Path, network: str, averaged: bool, *, as_maps: bool) -> "Sn
         )
 
 
-def _history(source: Path | None, network: str, averaged: bool) -> "list[Snapshot]":
+def _history(run: "Run", network: str, averaged: bool) -> "list[Snapshot]":
     """All whole checkpoints of a run, the oldest first."""
     from ganctl.cli import show
     from ganctl.insight import snapshots
-    from ganctl.store import runs
 
-    paths = runs.find(source).whole_checkpoints()
+    paths = run.whole_checkpoints()
     with show.ProgressBar("inspecting", patience=1) as progress:
         return snapshots.of_run(paths, parse_network(network), averaged=averaged, progress=progress)
 
@@ -183,3 +188,7 @@ def _check_norms(layers: "Sequence[LayerSpectrum]", tolerance: float) -> None:
             f" {len(normalized)} are not; {worst.name} has {worst.sigma_in_use:.3f}"
         )
         raise typer.Exit(CHECK_FAILED)
+    show.note(
+        f"check passed: {len(normalized)} norms in use are within {tolerance:g} of 1; {worst.name}"
+        f" is farthest, with {worst.sigma_in_use:.3f}"
+    )

@@ -20,6 +20,8 @@ def plot(
 ) -> None:
     """Draw losses, scores, health, sigma and gamma of one or more runs into a picture.
 
+    Needs matplotlib: pip install matplotlib
+
     \b
     ganctl plot
     ganctl plot runs/faces32-001 runs/faces32-002 --out both.png
@@ -32,7 +34,6 @@ def plot(
     from ganctl.insight import curves
     from ganctl.store import runs
 
-    curves.need_matplotlib()
     drawn = {}
     for run in [runs.find(source) for source in sources] if sources else [runs.find(None)]:
         name = show.plain(run.folder)
@@ -40,6 +41,7 @@ def plot(
         if not drawn[name].rows:
             hint = "a run writes them every train.log_every steps"
             raise ConfigError(f"{run.folder} has no figures in metrics.jsonl yet", hint)
+    curves.need_matplotlib()
     with writing(out), replacing(out) as temporary:
         temporary.write_bytes(curves.draw(drawn))
     show.result(str(out))

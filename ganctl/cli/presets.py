@@ -1,8 +1,11 @@
 """`ganctl presets`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ganctl.settings.config import Config
 
 
 def presets(
@@ -25,11 +28,15 @@ def presets(
     elif name:
         show.result_text(shipped.path_of(name).read_text())
     else:
-        for each in shipped.names():
-            config = shipped.load(each)
-            size = f"{config.data.resolution} x {config.data.resolution}"
-            show.result(
-                f"{each:20}  {size:9}  {config.train.steps:>9,} steps of"
-                f" {config.optim.batch_size:3} images  {config.data.source:8}"
-                f"  {config.model.architecture}"
-            )
+        rows = [_row(each, shipped.load(each)) for each in shipped.names()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+            show.result("  ".join(cells).rstrip())
+
+
+def _row(name: str, config: "Config") -> tuple[str, ...]:
+    data, optim = config.data, config.optim
+    size = f"{data.resolution} x {data.resolution}"
+    steps = f"{config.train.steps:>9,} steps of {optim.batch_size:3} images"
+    return name, size, steps, data.source, config.model.architecture

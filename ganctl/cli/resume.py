@@ -19,7 +19,12 @@ def resume(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write TensorBoard's files into the run as well."
+            " Needs it: pip install tensorboard",
+        ),
     ] = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, exactly as if it had never stopped.

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from rich.table import Table
 from ganctl.errors import StorageError
 
 WIDE = 180  # columns of tables in a pipe or a file
+MINUTE = 60  # seconds between two lines about work in a pipe
 PAIR = 31  # columns of a terminal for a figure and its name
 
 
@@ -75,8 +77,16 @@ def plain(text: object) -> str:
 
 
 def note(text: str) -> None:
-    """One line for the user, on stderr."""
-    console.print(plain(text), markup=False, soft_wrap=True)
+    """One line for the user, on stderr; a terminal that is narrower breaks it between words."""
+    if console.is_terminal:
+        # A word that does not fit, as a path, is left to the terminal: it can be copied whole.
+        lines = textwrap.wrap(
+            plain(text), console.width, break_long_words=False, break_on_hyphens=False
+        )
+        text = "\n".join(lines)
+    else:
+        text = plain(text)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def result(text: str) -> None:
@@ -95,13 +105,16 @@ def result_json(value: object) -> None:
 
 
 class ProgressBar:
-    """A bar in a terminal, a line every tenth elsewhere, for work that counts to a known total."""
+    """A bar in a terminal, for work that counts to a known total.
+
+    Elsewhere one line in the end, and one a minute until then.
+    """
 
     def __init__(self, title: str, patience: float = 0) -> None:
         """`patience`: seconds of work without a word."""
         self.title = title
         self._speaks_at = time.monotonic() + patience
-        self._tenth = 0
+        self._told_at = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(), console=console, disable=not console.is_terminal,
@@ -121,8 +134,8 @@ class ProgressBar:
         if console.is_terminal:
             self._bar.start()
             self._bar.update(self._task, completed=done, total=total)
-        elif 10 * done // total > self._tenth:
-            self._tenth = 10 * done // total
+        elif done == total or time.monotonic() - self._told_at >= MINUTE:
+            self._told_at = time.monotonic()
             note(f"{self.title}: {done:,} of {total:,}")
 
 
@@ -222,7 +235,7 @@ def summary(row: Mapping[str, Any]) -> dict[str, str]:
     if row["gamma"]:
         shown["gamma"] = " ".join(f"{value:+.3f}" for value in row["gamma"].values())
     if row["sigma_max"] is not None:
-        shown["max sigma"] = f"{row['sigma_max']:.2f}"
+        shown["raw sigma"] = f"{row['sigma_max']:.2f}"
     if row["diversity"] is not None:
         shown["diversity"] = f"{row['diversity']:.2f}"
     if row["alarms"]:

@@ -36,10 +36,18 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run as well.")
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write TensorBoard's files into the run as well."
+            " Needs it: pip install tensorboard",
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Try one real step, report, and write nothing.")
+        bool, typer.Option("--dry-run", help="Try a few real steps, report, and write nothing.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --dry-run: all settings, too.")
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="With --dry-run: the report as JSON.")
@@ -57,6 +65,9 @@ def train(
 
     if json and not dry_run:
         raise ConfigError("--json needs --dry-run", "a training run writes metrics.jsonl by itself")
+    if verbose and not dry_run:
+        hint = "a run's settings are in its config.yaml"
+        raise ConfigError("--verbose needs --dry-run", hint)
     shorthands = {
         "data.source": data, "train.steps": steps, "optim.batch_size": batch_size,
         "train.seed": seed, "train.precision": precision,
@@ -67,7 +78,7 @@ def train(
     if dry_run:
         from ganctl.cli.dry_run import print_dry_run
 
-        print_dry_run(config, device, as_json=json)
+        print_dry_run(config, device, as_json=json, verbose=verbose)
     else:
         from ganctl.cli import training
 

@@ -50,7 +50,7 @@ PANELS = (
     Panel("images/s", (Line("images_per_second"),)),
     Panel("norm of D's gradient", (Line("d_gradient"),), logarithmic=True),
     Panel("norm of G's gradient", (Line("g_gradient"),), logarithmic=True),
-    Panel("largest sigma", (Line("sigma_max"),)),
+    Panel("largest sigma of a raw weight", (Line("sigma_max"),)),
     Panel("sigma drift", (Line("sigma_drift"),), logarithmic=True),
     Panel("training above held-out images (AUC)", (Line("memorising_auc"),), alarm=MEMORISES),
     Panel("memorising (1: held-out images like fake)", (Line("memorising"),)),

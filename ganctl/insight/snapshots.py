@@ -28,6 +28,7 @@ class Snapshot(NamedTuple):
     step: int | None  # None: a foreign file does not say
     layers: list[LayerSpectrum]
     chains: dict[str, list[Piece]]  # of each network, if its convolutions were looked at as maps
+    weights: str = ""  # "live", or "averaged" ones of G; "" in a foreign file
 
 
 def of_checkpoint(
@@ -62,7 +63,7 @@ def of_checkpoint(
         if sides is not None:
             norms = {layer.layer: layer.norm.upper for layer in layers[before:] if layer.norm}
             chains[name] = pieces(networks[name], norms, sides)
-    return Snapshot(str(path), saved.step, layers, chains)
+    return Snapshot(str(path), saved.step, layers, chains, "averaged" if averaged else "live")
 
 
 def of_foreign(path: Path, *, as_maps: bool, progress: Progress) -> Snapshot:

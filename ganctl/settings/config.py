@@ -3,6 +3,7 @@
 Their sections are in sections.py; here they are put together, checked and explained.
 """
 
+import re
 from collections.abc import Mapping
 from typing import get_args
 
@@ -20,12 +21,8 @@ from ganctl.settings.sections import (
     Section,
     TrainConfig,
 )
+from ganctl.settings.shipped import example
 from ganctl.settings.strict_yaml import KeyPath, Value
-
-SETTINGS_HINT = (
-    "`ganctl presets celeba64` prints settings with their meaning, `ganctl presets sagan-cifar10`"
-    " those of residual and conditional networks"
-)
 
 
 class Config(Section):
@@ -187,11 +184,14 @@ def _explain(
         hint = "a preset states every setting; start it with `extends: celeba64`"
         return ConfigError(f"{prefix}the setting {name} is missing", hint=hint)
     if kind == "string_too_short":
-        return ConfigError(f"{prefix}{name} is {value!r}, but it must not be empty", SETTINGS_HINT)
+        return ConfigError(f"{prefix}{name} is {value!r}, but it must not be empty", example(name))
     if kind == "value_error":
-        return ConfigError(prefix + reason.removeprefix("Value error, "), SETTINGS_HINT)
+        about = next((known for known in setting_names() if known in reason), name)
+        return ConfigError(prefix + reason.removeprefix("Value error, "), example(about))
     reason = reason.removeprefix("Input ")
-    return ConfigError(f"{prefix}{name} is {value!r}, but it {reason}", SETTINGS_HINT)
+    return ConfigError(
+        f"{prefix}{name} is {value!r}, but it {reason}", example(re.sub(r"\.\d+", "", name))
+    )
 
 
 def did_you_mean(name: str) -> str:
@@ -204,5 +204,7 @@ def did_you_mean(name: str) -> str:
 
     best = max(setting_names(), key=likeness)
     if likeness(best) < 0.75:
-        return SETTINGS_HINT
+        section = name.split(".")[0]
+        inside = [known for known in setting_names() if known.startswith(f"{section}.")]
+        return f"{section} has {', '.join(inside)}" if inside else example("")
     return f"did you mean {best}?"

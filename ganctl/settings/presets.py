@@ -7,27 +7,19 @@ from pathlib import Path
 from ganctl.errors import ConfigError
 from ganctl.settings import config, strict_yaml
 from ganctl.settings.config import Config
+from ganctl.settings.shipped import folder
+from ganctl.settings.shipped import names as names
 from ganctl.settings.strict_yaml import Document, KeyPath, Value
 
-PACKAGE = Path(__file__).parent.parent
 MAX_EXTENDS = 8
-
-
-def folder() -> Path:
-    """Where the presets are: inside an installed wheel, or beside the package in a checkout."""
-    return next(p for p in (PACKAGE / "presets", PACKAGE.parent / "presets") if p.is_dir())
-
-
-def names() -> list[str]:
-    """The names that --preset knows."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
 
 
 def path_of(preset: str) -> Path:
     """The file of a preset's name, or of a path that ends in .yaml or .yml."""
     if preset.endswith((".yaml", ".yml")):
         if not Path(preset).is_file():
-            raise ConfigError(f"there is no preset file {preset}")
+            hint = "`ganctl presets celeba64 > mine.yaml` starts one"
+            raise ConfigError(f"there is no preset file {preset}", hint)
         return Path(preset)
     if preset in names():
         return folder() / f"{preset}.yaml"
@@ -46,7 +38,7 @@ def load(
 
     `given`: dotted settings that have options of their own, which come last.
     """
-    document = _read(path_of(preset), depth=0)
+    document = _read(path_of(preset), ())
     for override in overrides:
         name, value = _parse(override)
         _lay(document, name, value, origin="--set")
@@ -55,8 +47,8 @@ def load(
     return config.validate(document.settings, document.origins)
 
 
-def _read(path: Path, depth: int) -> Document:
-    """The settings of a file laid over those of the preset it extends."""
+def _read(path: Path, extending: tuple[Path, ...]) -> Document:
+    """The settings of a file, which others are `extending`, laid over those that it extends."""
     document = strict_yaml.read_file(path)
     parent = document.settings.pop("extends", None)
     if parent is None:
@@ -64,10 +56,15 @@ def _read(path: Path, depth: int) -> Document:
     where = document.origins[("extends",)]
     if not isinstance(parent, str):
         raise ConfigError(f"{where}: extends needs the name of a preset or a .yaml file")
-    if depth == MAX_EXTENDS:
-        raise ConfigError(f"{where}: more than {MAX_EXTENDS} presets extend one another")
     beside = path.parent / parent
-    base = _read(beside if beside.is_file() else path_of(parent), depth + 1)
+    base_path = beside if beside.is_file() else path_of(parent)
+    if any(base_path.samefile(each) for each in (path, *extending)):
+        hint = f"extend a preset that comes with ganctl: {', '.join(names())}"
+        raise ConfigError(f"{where}: {path} extends itself", hint)
+    if len(extending) == MAX_EXTENDS:
+        hint = "let one of them extend the last one right away"
+        raise ConfigError(f"{where}: more than {MAX_EXTENDS} presets extend one another", hint)
+    base = _read(base_path, (*extending, path))
     settings = _merge(base.settings, document.settings)
     return Document(settings, {**base.origins, **document.origins})
 

@@ -189,7 +189,8 @@ def create(folder: Path | None, title: str, config: Config, preset: str = "") ->
         for part in (folder, folder.parent, folder.parent.parent):
             sync(part)
     except OSError as error:
-        raise StorageError(f"cannot write to {folder or ROOT}: {error.strerror}") from error
+        reason = f"cannot write to {folder or ROOT}: {error.strerror}"
+        raise StorageError(reason, "--run DIR chooses another place") from error
     return run
 
 

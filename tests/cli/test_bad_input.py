@@ -264,6 +264,7 @@ RUNS: list[tuple[str, Setup, list[str], int, str]] = [
     ("a fixed setting edited", edited("g_lr: 0.0004", "g_lr: 0.01"), ["resume", "run", "--steps", "4"], 2, "run/config.yaml: optim.g_lr is 0.01, but the run was trained with 0.0004"),
     ("config.yaml damaged", edited("g_lr: 0.0004", "g_lr: ["), ["resume", "run", "--steps", "4"], 2, "run/config.yaml:"),
     ("fewer steps than there are", nothing, ["resume", "run", "--steps", "0"], 2, "train.steps is 0"),
+    ("fewer steps than it has", nothing, ["resume", "run", "--steps", "1"], 2, "run is at step 2 already, beyond train.steps 1"),
     ("the images are gone", photos_gone, ["resume", "run", "--steps", "4"], 4, "there are no images at"),
     ("a run that exists", nothing, ["train", "--run", "run"], 6, "run holds a run already"),
     ("a file as a run", write("file", ""), ["train", "--run", "file"], 2, "--run file is a file"),

@@ -1,5 +1,6 @@
 """The commands as a user types them: exit codes, whole messages, what goes where."""
 
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from ganctl import runtime, session
+from ganctl.cli import dry_run
 from ganctl.cli.app import main
 from ganctl.store import runs
 from ganctl.training import state
@@ -112,6 +114,10 @@ def test_inspect_sn_as_json_has_one_object_a_layer_and_all_singular_values(
 
 def test_inspect_sn_check_fails_when_a_weight_is_off(run: Path, capsys: Capture) -> None:
     assert main(["inspect-sn", "run", "--check", "--tolerance", "0.5"]) == 0
+    assert re.search(
+        r"check passed: \d+ norms in use are within 0.5 of 1; [gd]\.\S+ is farthest, with [01]\.\d{3}$",
+        capsys.readouterr().err,
+    )
     assert main(["inspect-sn", "run", "--check", "--tolerance", "1e-9"]) == 1
     assert re.search(
         r"check failed: norms in use must be within 1e-09 of 1, but \d+ of \d+ are not; [gd]\.",
@@ -130,12 +136,28 @@ def test_networks_without_spectral_norm_train_and_are_listed(photos: Path, capsy
     assert normalized == {("g", False), ("d", True)}
 
 
-def test_dry_run_reports_and_writes_nothing(photos: Path, capsys: Capture) -> None:
+def test_dry_run_reports_and_writes_nothing(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(dry_run, "SPELL", 0.01)
     before = tree(photos.parent)
     assert main(["train", "--data", str(photos), *TINY, "--dry-run"]) == 0
     out, _ = capsys.readouterr()
-    for word in ("width: 8", "parameters", "peak memory", "images/s", "time to finish", "disk"):
+    assert out.count("\n") == 7
+    for word in (
+        "images ",
+        "device",
+        "parameters",
+        "peak memory",
+        "images/s",
+        "time to finish",
+        "disk",
+    ):
         assert word in out
+    assert main(["train", "--data", str(photos), *TINY, "--dry-run", "--verbose"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("images ")
+    assert "  width: 8" in lines[8:]
     assert main(["train", "--data", str(photos), *TINY, "--dry-run", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["images"] == 12
@@ -144,9 +166,35 @@ def test_dry_run_reports_and_writes_nothing(photos: Path, capsys: Capture) -> No
     assert tree(photos.parent) == before
 
 
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"), [((1, 1), 8, 12), ((1, 1.05), 8, 12), ((1, 1.5), 40, 45)]
+)
+def test_dry_run_takes_the_longer_the_less_its_speeds_agree(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], least: float, most: float
+) -> None:
+    """Steps that are slow and fast in turns: their median, how sure it is, and the time taken."""
+    clock = [0.0]
+    turns = itertools.cycle(seconds)
+
+    class Tried:
+        device = torch.device("cpu")
+
+        def step(self) -> None:
+            clock[0] += next(turns)
+
+    monkeypatch.setattr(dry_run.time, "perf_counter", lambda: clock[0])
+    median, error = dry_run._seconds_a_step(Tried())  # type: ignore[arg-type]
+    assert min(seconds) <= median <= max(seconds)
+    assert (error > dry_run.SETTLED) == (seconds == (1, 1.5))
+    assert least <= clock[0] <= most
+
+
 def test_presets_are_listed_and_printed_with_their_comments(capsys: Capture) -> None:
     assert main(["presets"]) == 0
-    assert capsys.readouterr().out.split()[0] == "celeba64"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "celeba64"
+    starts = {line.rindex("  ") for line in lines}  # of the last column
+    assert len(starts) == 1
     assert main(["presets", "celeba64"]) == 0
     assert "# SAGAN section 4" in capsys.readouterr().out
     assert main(["presets", "faces32", "--json"]) == 0
@@ -155,7 +203,33 @@ def test_presets_are_listed_and_printed_with_their_comments(capsys: Capture) -> 
 
 MISTAKES = [
     (["train", "--preset", "celba64"], 2, "unknown preset 'celba64'", "did you mean celeba64?"),
-    (["train", "--preset", "no.yaml"], 2, "there is no preset file no.yaml", ""),
+    (["train", "--preset", "no.yaml"], 2, "there is no preset file no.yaml", "ganctl presets celeba64 > mine.yaml"),
+    (["train", "photos/"], 2, "`ganctl train` does not take 'photos/' without an option", "ganctl train --data photos/"),
+    (["train", "celeba64"], 2, "`ganctl train` does not take 'celeba64' without", "ganctl train --preset celeba64"),
+    (["train", "run"], 2, "`ganctl train` does not take 'run' without", "ganctl resume run"),
+    (["sample", "run", "x"], 2, "`ganctl sample` does not take 'x' without", "ganctl sample --help"),
+    (["train", "--resume"], 2, "`ganctl train` has no option --resume", "ganctl resume RUN"),
+    (["train", "--stesp", "3"], 2, "`ganctl train` has no option --stesp", "did you mean --steps?"),
+    (["train", "--steps", "ten"], 2, "--steps is 'ten', but it should be a valid integer", "ganctl train --help"),
+    (["sample", "-n=x"], 2, "-n is 'x', but it should be a valid integer", "ganctl sample --help"),
+    (["train", "--set"], 2, "option '--set' requires an argument", "ganctl train --help"),
+    (["version"], 2, "there is no command version", "ganctl --version"),
+    (["list"], 2, "there is no command list", "ganctl runs"),
+    (["trian"], 2, "there is no command trian", "did you mean ganctl train?"),
+    (["sample", "run", "--out", ""], 2, "--out is empty", "give it a value"),
+    (["sample", "run", "--out="], 2, "--out is empty", "give it a value"),
+    (["resume", ""], 2, "an argument is empty", "give it a value"),
+    (["train", "--set", "foo.x=1"], 2, "unknown setting foo.x", "ganctl presets celeba64"),
+    (["train", "--set", "loss.foo=1"], 2, "unknown setting loss.foo", "loss has loss.kind, loss.gradient_penalty, loss.r1"),
+    (["train", "--set", "optim.g_lr=2"], 2, "--set: optim.g_lr is 2, but", "celeba64 has 1.0e-4 (SAGAN section 4"),
+    (["train", "--set", "optim.betas=[1,2]"], 2, "--set: optim.betas.0 is 1, but", "celeba64 has [0, 0.9] (SAGAN section 4"),
+    (["train", "--preset", "sagan-cifar10", "--set", "model.initial=x"], 2, "--set: model.initial is 'x', but", "has glorot"),
+    (["train", "--set", "model.attention.at=[128]"], 2, "model.attention.at is [128], but", "celeba64 has [32] (the article"),
+    (["train", "--run", "/proc/nope"], 5, "cannot write to /proc/nope", "--run DIR chooses another place"),
+    (["train", "--verbose"], 2, "--verbose needs --dry-run", "config.yaml"),
+    (["plot", "nowhere"], 3, "there is no run nowhere", ""),
+    (["inspect-sn", "nowhere", "--plot", "x.png"], 3, "there is no run nowhere", ""),
+    (["inspect-sn", "nowhere", "--history", "--plot", "x.png"], 3, "there is no run nowhere", ""),
     (["train", "--set", "optim.g_rl=1"], 2, "unknown setting optim.g_rl", "did you mean optim.g_lr?"),
     (["train", "--steps", "0"], 2, "train.steps is 0, but it should be greater", "presets"),
     (["train", "--json"], 2, "--json needs --dry-run", "metrics.jsonl"),
@@ -180,13 +254,77 @@ MISTAKES = [
     (["sample", "run", "--seeds", "3", "-n", "2"], 2, "--seeds says which images, so -n", ""),
     (["sample", "run", "--seeds", "3", "--seed", "2"], 2, "--seeds says which images, so --seed", ""),
     (["inspect-sn", "run", "--tolerance", "1"], 2, "--tolerance is for --check", "add --check"),
-    (["train", "--run", ""], 2, "--run '.' is the current folder", "a folder of its own"),
+    (["train", "--run", ""], 2, "--run is empty", "leave it out"),
+    (["train", "--run", "."], 2, "--run '.' is the current folder", "a folder of its own"),
     (["train", "--data", "run", "--run", "run/x"], 2, "run/x would be inside", "another --run"),
     (["train", "--data", "."], 2, "runs would be inside the folder of images", "another --run"),
     (["sample", "run", "--out", "no/x.npz"], 5, "cannot write no/x.npz: there is no folder no", ""),
     (["inspect-sn", "run", "--network", "x"], 2, "--network is 'x'", ""),
     (["inspect-sn", "run", "--top-k", "0"], 2, "--top-k is 0", ""),
 ]  # fmt: skip
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without extras."""
+    for name in ("matplotlib", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    ("command", "code", "message", "hint"),
+    [
+        (["plot", "nowhere"], 3, "there is no run nowhere", "newest run"),
+        (["plot", "run"], 2, "plotting needs matplotlib", "pip install matplotlib"),
+        (["inspect-sn", "nowhere", "--plot", "x.png"], 3, "there is no run nowhere", "newest run"),
+        (["inspect-sn", "run", "--plot", "x.png"], 2, "plotting needs", "pip install matplotlib"),
+        (["resume", "nowhere", "--tensorboard"], 3, "there is no run nowhere", "newest run"),
+        (["resume", "run", "--tensorboard"], 2, "--tensorboard needs", "pip install tensorboard"),
+    ],
+)
+def test_a_missing_run_is_told_before_a_missing_extra(
+    run: Path, capsys: Capture, command: list[str], code: int, message: str, hint: str
+) -> None:
+    before = tree(run)
+    assert main(command) == code
+    error, hinted = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {message}")
+    assert hint in hinted
+    assert tree(run) == before
+
+
+def test_what_needs_an_extra_says_so_in_its_help(capsys: Capture) -> None:
+    needed = {
+        "plot": "matplotlib",
+        "inspect-sn": "matplotlib",
+        "train": "tensorboard",
+        "resume": "tensorboard",
+    }
+    for command, extra in needed.items():
+        assert main([command, "--help"]) == 0
+        assert f"pip install {extra}" in " ".join(
+            re.sub("[│ \n]+", " ", capsys.readouterr().out).split()
+        )
+
+
+def test_the_help_shows_no_type_of_flags(capsys: Capture) -> None:
+    for command in ([], ["train"], ["sample"], ["inspect-sn"]):
+        assert main([*command, "--help"]) == 0
+        assert "bool" not in capsys.readouterr().out.lower()
+
+
+def test_presets_that_extend_themselves_are_told(capsys: Capture) -> None:
+    Path("a.yaml").write_text("extends: b.yaml\n")
+    Path("b.yaml").write_text("extends: a.yaml\n")
+    Path("c.yaml").write_text("extends: ./c.yaml\n")
+    assert main(["train", "--preset", "a.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "error: b.yaml:1: b.yaml extends itself\nhint: extend a preset that comes"
+    )
+    assert main(["train", "--preset", "c.yaml"]) == 2
+    assert "error: c.yaml:1: c.yaml extends itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,7 +337,7 @@ def test_a_mistake_gets_one_sentence_and_its_exit_code_and_changes_nothing(
     assert main(command) == code
     out, err = capsys.readouterr()
     assert out == ""
-    lines = [line for line in err.splitlines() if not line.startswith("drawing")]
+    lines = [line for line in err.splitlines() if not line.startswith(("drawing", "preparing"))]
     assert lines[0].startswith(f"error: {message}")
     assert all(line.startswith("hint: ") for line in lines[1:])
     assert hint in "".join(lines[1:])

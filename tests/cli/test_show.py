@@ -103,3 +103,37 @@ def test_no_digit_of_a_table_is_lost_in_80_columns() -> None:
         narrow.print(table)
     for value in row[1:]:
         assert value in captured.get()
+
+
+def test_a_pipe_gets_one_line_about_work_that_is_quick(capsys: Capture) -> None:
+    with show.ProgressBar("looking") as progress:
+        for done in range(1, 1001):
+            progress(done, 1000)
+    assert capsys.readouterr().err == "looking: 1,000 of 1,000\n"
+
+
+def test_a_pipe_gets_a_line_a_minute_about_work_that_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    clock = iter(range(0, 10_000, 25))  # seconds
+    monkeypatch.setattr(show.time, "monotonic", lambda: next(clock))
+    with show.ProgressBar("looking") as progress:
+        for done in range(1, 11):
+            progress(done, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 < len(lines) < 10
+    assert lines[-1] == "looking: 10 of 10"
+
+
+def test_lines_break_between_words_in_a_terminal_and_not_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    path = "runs/" + 60 * "x" + "/ckpt.pt"
+    text = f"next: ganctl sample {path} -n 64, and so on"
+    show.note(text)
+    assert capsys.readouterr().err == f"{text}\n"
+    screen = Console(width=30, file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(show, "console", screen)
+    with screen.capture() as captured:
+        show.note(text)
+    assert captured.get().splitlines() == ["next: ganctl sample", path, "-n 64, and so on"]
