@@ -1,6 +1,6 @@
 """What tests share: one thread, a cache of their own, tiny networks, a few real files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 from ganctl.settings.strict_yaml import Value
 from ganctl.training.inputs import Inputs, StepInputs
+from tests.browser import Browser, program
 
 pytest_plugins = ["tests.scores.stand_ins"]  # fixtures of that room
 torch.set_num_threads(1)  # many small tests are faster so, and bytes do not depend on the machine
@@ -113,3 +114,14 @@ class Silent:
     def measured(self, row: Mapping[str, object]) -> None: ...
 
     def saved(self, step: int, path: str) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; the tests that need one are skipped where there is none."""
+    path = program()
+    if path is None:
+        pytest.skip("there is no Chromium")
+    made = Browser(path, tmp_path_factory.mktemp("browser"))
+    yield made
+    made.close()

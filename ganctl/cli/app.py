@@ -17,6 +17,7 @@ from ganctl.cli import (
     mistakes,
     plot,
     presets,
+    report,
     resume,
     runs,
     sample,
@@ -58,6 +59,7 @@ app.command("sample", cls=_Command)(sample.sample)
 app.command("inspect-sn", cls=_Command)(inspect_sn.inspect_sn)
 app.command("inspect-attention", cls=_Command)(inspect_attention.inspect_attention)
 app.command("plot", cls=_Command)(plot.plot)
+app.command("report", cls=_Command)(report.report)
 app.command("export", cls=_Command)(export.export)
 app.command("presets", cls=_Command)(presets.presets)
 

@@ -64,13 +64,6 @@ class Journal:
         found = islice(self._each("history.jsonl"), MOST_EVENTS)
         return [row for row in found if isinstance(row.get("event"), str)]
 
-    def status(self) -> Row:
-        """What status.json says; {} if it is not there or makes no sense."""
-        with suppress(OSError, ValueError, RecursionError):
-            found = json.loads(read_bytes(self.folder / "status.json", MAX_LINE))
-            return found if isinstance(found, dict) else {}
-        return {}
-
     def _each(self, name: str) -> Iterator[Row]:
         path = self.folder / name
         try:

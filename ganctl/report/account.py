@@ -1,0 +1,177 @@
+"""What a run's folder tells without its networks: settings, curves, events."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ganctl.errors import CheckpointError, ConfigError
+from ganctl.insight.panels import SCORES, names_in, number
+from ganctl.report.thinning import Curve
+from ganctl.settings import presets
+from ganctl.settings.config import Config, setting_names, value_of
+from ganctl.store import checkpoint, overview
+from ganctl.store.contents import Description, described
+from ganctl.store.journal import Row
+from ganctl.store.overview import Overview
+from ganctl.store.runs import Run
+
+SHOWN = ("started", "alarm", "rolled back", "stopped", "failed", "done")
+MOST_EVENTS = 200  # that are listed
+MACHINE = ("threads", "torch", "device", "cpu_capability", "machine")
+
+
+class Account(NamedTuple):
+    """One run."""
+
+    run: Run
+    glance: Overview
+    config: Config | None  # None: config.yaml cannot be read
+    checkpoint: Path | None  # the newest whole one
+    saved: Description | None
+    version: str  # of the ganctl that wrote it
+    curves: dict[str, Curve]  # by figure; with "-" and "+" a spread's lower and upper edge
+    scores: Row  # the newest row with scores; {} without
+    events: list[Row]
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.run.name
+
+
+def account_of(run: Run) -> Account:
+    """All of `run` but its pictures; what cannot be read is left out."""
+    try:
+        config = presets.load(str(run.folder / "config.yaml"))
+    except ConfigError:
+        config = None
+    path, saved, version = None, None, ""
+    try:
+        path = run.newest_checkpoint()
+        metadata = checkpoint.peek(path)
+        saved, version = described(metadata, path), str(metadata.get("ganctl", ""))
+    except CheckpointError:
+        pass  # a run that has saved nothing yet, or nothing whole
+    curves, scores = curves_of(run)
+    events = [event for event in run.journal.events() if event["event"] in SHOWN]
+    glance = overview.of(run.folder)
+    return Account(run, glance, config, path, saved, version, curves, scores, events[-MOST_EVENTS:])
+
+
+def curves_of(run: Run) -> tuple[dict[str, Curve], Row]:
+    """The run's figures as thinned curves, and its newest row with scores."""
+    curves: dict[str, Curve] = {}
+    below, above = ({line.figure: Curve() for line in SCORES} for _ in range(2))
+    scores: Row = {}
+    for row in run.journal.each_row():
+        step = row["step"]
+        for name in names_in(row) - curves.keys():
+            curves[name] = Curve()
+        for name, curve in curves.items():
+            curve.add(step, number(row, name))
+        for line in SCORES:
+            value, spread = number(row, line.figure), number(row, line.spread)
+            for edge, sign in ((below, -1), (above, 1)):
+                edge[line.figure].add(step, value + sign * spread)
+        if any(name.startswith("score") for name in row):
+            scores = row
+    for edges, ending in ((below, "-"), (above, "+")):
+        curves |= {name + ending: edge for name, edge in edges.items()}
+    return curves, scores
+
+
+def differences(config: Config, preset: str) -> tuple[str, dict[str, Any]]:
+    """The preset that `config` was made of, or else the nearest, and the settings that differ."""
+    known = [preset] if preset in presets.names() else presets.names()
+    found = {name: _differing(config, presets.load(name)) for name in known}
+    nearest = min(found, key=lambda name: len(found[name]))
+    return nearest, found[nearest]
+
+
+def _differing(config: Config, preset: Config) -> dict[str, Any]:
+    pairs = {name: (value_of(config, name), value_of(preset, name)) for name in setting_names()}
+    return {name: ours for name, (ours, theirs) in pairs.items() if ours != theirs}
+
+
+def commands(account: Account) -> list[str]:
+    """What makes the run again, and what looks at it, as typed in a shell."""
+    folder = shlex.quote(str(account.run.folder))
+    made = []
+    if account.config is not None:
+        preset, changed = differences(account.config, account.glance.preset)
+        source = changed.pop("data.source", None)
+        words = ["ganctl", "train", "--preset", preset]
+        words += ["--data", str(source)] if source is not None else []
+        for name, value in changed.items():
+            words += ["--set", f"{name}={json.dumps(value)}"]
+        made.append(shlex.join(words))
+    return [
+        *made,
+        f"ganctl sample {folder} -n 64",
+        f"ganctl inspect-sn {folder}",
+        f"ganctl inspect-attention {folder}",
+    ]
+
+
+def facts(account: Account) -> list[tuple[str, str]]:
+    """What was trained, as a table of names and values."""
+    glance, config, saved = account.glance, account.config, account.saved
+    of = f" of {glance.steps:,}" if glance.steps is not None else ""
+    rows = [("state", f"{glance.state}, step {glance.step:,}{of}")]
+    if config is not None:
+        preset, changed = differences(config, glance.preset)
+        source = Path(changed.pop("data.source", config.data.source)).name
+        side = config.data.resolution
+        rows += [
+            ("preset", preset if glance.preset == preset else f"most like {preset}"),
+            ("settings that differ", _listed(changed)),
+            (
+                "networks",
+                f"{config.model.architecture}, width {config.model.width}",
+            ),
+            ("images", f"{source}, {side} x {side} pixels"),
+        ]
+    if saved is not None:
+        rows += [
+            ("number of images", f"{saved.data.n:,}"),
+            ("digest of the images", saved.data.fingerprint),
+            ("machine", _listed({k: v for k, v in saved.exactness.items() if k in MACHINE})),
+            ("ganctl", account.version),
+        ]
+        if saved.data.classes:
+            rows.append(("classes", ", ".join(saved.data.classes)))
+    return rows
+
+
+def score_rows(account: Account) -> list[tuple[str, str]]:
+    """The newest scores, names and values."""
+    found: list[tuple[str, str]] = []
+    for name, value in account.scores.items():
+        if name.startswith("score"):
+            inner = value if isinstance(value, dict) else {"": value}
+            found += [(f"{name} {key}".replace("_", " "), _short(v)) for key, v in inner.items()]
+    return found
+
+
+def sentence(event: Mapping[str, Any]) -> str:
+    """What happened, with the evidence that the run wrote down."""
+    what = str(event["event"])
+    if what == "alarm":
+        what = f"alarm: {event.get('name', '')}"
+    reason = event.get("evidence") or event.get("reason") or ""
+    return f"{what}: {reason}" if reason else what
+
+
+def marked(events: Sequence[Row]) -> list[Row]:
+    """The events that are marked on the curves."""
+    return [event for event in events if event["event"] in ("alarm", "rolled back", "failed")]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in values.items()) or "none"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
