@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganctl.cli import show
+from ganctl.cli import watching
 from ganctl.errors import ConfigError
 from ganctl.insight.panels import FAILURE_MODES
 from ganctl.store.runs import previews
@@ -34,7 +34,7 @@ class EventFiles:
     """
 
     def __init__(
-        self, shown: show.LivePanel | show.PlainWatcher, run: Path, first_step: int
+        self, shown: watching.LivePanel | watching.PlainWatcher, run: Path, first_step: int
     ) -> None:
         """`tensorboard --logdir` hides what an earlier start wrote after `first_step`."""
         self.shown, self.folder, self.samples = shown, run / FOLDER, run / "samples"

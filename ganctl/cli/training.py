@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ganctl import session
-from ganctl.cli import event_files, show
+from ganctl.cli import event_files, show, watching
 from ganctl.cli.event_files import EventFiles
 from ganctl.cli.outputs import name_part
 from ganctl.data.sources import NAMED
@@ -60,7 +60,7 @@ def _train(begun: Session, run: Run, tensorboard: bool) -> None:
         f"{run.folder}: {len(begun.images.packed.images):,} images{classes}, {begun.device.type},"
         f" {train.precision}, {train.steps:,} steps"
     )
-    shown = show.watcher(str(run.folder), begun.state.step, train.steps, train.checkpoint_every)
+    shown = watching.watcher(str(run.folder), begun.state.step, train.steps, train.checkpoint_every)
     watcher = EventFiles(shown, run.folder, begun.state.step) if tensorboard else shown
     with watcher:
         session.train_run(begun, run, watcher)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from ganctl.cli import show
+from ganctl.cli import show, watching
 from ganctl.cli.app import main
 from tests.cli.test_cli import TINY
 
@@ -84,7 +84,7 @@ def test_the_panel_fits_and_leaves_room_for_the_terminals_ctrl_c(
         "g_gradient": 1e-3, "gamma": {"g.a": 0.01, "d.b": -0.1}, "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7, "memorising": 0.1, "memorising_auc": 0.55, "augment_p": 0.3,
         "alarms": ["mode collapse"],
     }  # fmt: skip
-    panel = show.LivePanel("runs/x", 0, 9000, 100)
+    panel = watching.LivePanel("runs/x", 0, 9000, 100)
     panel._row = row
     with screen.capture() as captured:
         screen.print(panel._panel())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganctl.cli import show
+from ganctl.cli import watching
 from ganctl.cli.app import main
 from ganctl.cli.event_files import EventFiles, numbers
 from ganctl.insight import curves, panels
@@ -250,7 +250,7 @@ def test_tensorboard_gets_every_figure_of_every_row(photos: Path, writer: type[W
 
 def test_after_a_roll_back_tensorboard_hides_what_came_later(writer: type[Writer]) -> None:
     opened = []
-    with EventFiles(show.PlainWatcher(9), Path("r"), 0) as files:
+    with EventFiles(watching.PlainWatcher(9), Path("r"), 0) as files:
         for step in (2, 4, 6, 4, 6):
             files.measured(row(step))
             opened.append(writer.last.written["opened"][0][1])

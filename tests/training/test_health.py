@@ -14,7 +14,7 @@ from conftest import N_CLASSES, batches_of, inputs_of
 from rich.console import Console
 from torch import Tensor, nn
 
-from ganctl.cli import show
+from ganctl.cli import show, watching
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
 from ganctl.errors import AlarmError
@@ -467,7 +467,7 @@ def test_the_panel_shows_health_and_alarms(
     monkeypatch.setattr(show, "console", screen)
     run = trained_whole(tiny(train__steps=2, train__log_every=2), faces, "run")
     row = run.journal.rows()[-1]
-    with show.watcher("run", 0, 2, 2) as panel:
+    with watching.watcher("run", 0, 2, 2) as panel:
         panel.measured({**row, "diversity": 0.12, "alarms": ["mode collapse"]})
     text = screen.export_text()
     for shown in ("diversity", "0.12", "alarm", "mode collapse", "outside margins", "sigma drift"):
