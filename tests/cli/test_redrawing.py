@@ -87,5 +87,5 @@ def test_in_the_background_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> 
     assert screen.taken() == ""
     foreground[0] = True
     drawn.look()
-    assert "╭" in screen.taken()
     drawn.stop()
+    assert "╭" in screen.taken()
