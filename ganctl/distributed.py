@@ -192,21 +192,19 @@ def first_does(task: Callable[[], Answer]) -> Answer:
     return task() if _meeting is None else _meeting.told(task)
 
 
-def each_machine_does(task: Callable[[Progress], object], progress: Progress) -> None:
+def each_machine_does(task: Callable[[Progress], Answer], progress: Progress) -> Answer | None:
     """Run `task` once on each machine, first on that of the first process, then on the others.
 
-    Everybody waits until all have done it; `progress` shows whoever is at work.
+    Everybody waits until all have done it; `progress` shows whoever is at work. None where another
+    process of the same machine has done it.
     """
-    if _meeting is None:
-        task(progress)
-    else:
-        _meeting.by_machines(task, progress)
+    return task(progress) if _meeting is None else _meeting.by_machines(task, progress)
 
 
-def check_alike(digest: str) -> None:
-    """ProcessError, in all processes, names those whose `digest` is another than the others'."""
+def check_alike(digest: Callable[[], str]) -> None:
+    """ProcessError, in all processes, names those whose `digest()` is not that of the others."""
     if _meeting is not None:
-        _meeting.check_alike(digest)
+        _meeting.check_alike(digest())
 
 
 def _own_device(name: str, where: Place) -> str:

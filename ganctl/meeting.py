@@ -98,30 +98,32 @@ class Meeting:
             raise _error(told["error"])
         return cast(Answer, told["answer"])
 
-    def by_machines(self, task: Callable[[Progress], object], progress: Progress) -> None:
+    def by_machines(self, task: Callable[[Progress], Answer], progress: Progress) -> Answer | None:
         """See `distributed.each_machine_does`."""
-        key, first = self._next("machine"), self.place.rank == 0
+        key, answer = self._next("machine"), None
 
-        def work() -> None:
-            task(progress if first else lambda *now: self._tell(f"{key}/now", {"progress": now}))
+        def tell(done: int, total: int) -> None:
+            self._tell(f"{key}/now", {"progress": [done, total]})
 
         def show() -> None:
             with self.answers():
-                told = self.store.check([f"{key}/now"]) and self.store.get(f"{key}/now")
-            if told:
-                progress(*json.loads(told)["progress"])
+                now = self.store.get(f"{key}/now") if self.store.check([f"{key}/now"]) else b""
+            if now:
+                progress(*json.loads(now)["progress"])
 
-        if first:
-            work()
-            self._tell(f"{key}/0", {})
+        def wait_for_all() -> None:
+            for rank in range(self.place.size):
+                self._wait_for(f"{key}/{rank}", show)
+
+        if self.place.rank == 0:
+            answer = task(progress)
         else:
             self._wait_for(f"{key}/0")
             if self.place.local_rank == 0:
-                work()
-            self._tell(f"{key}/{self.place.rank}", {})
-        self.told(
-            lambda: [self._wait_for(f"{key}/{rank}", show) for rank in range(self.place.size)][:0]
-        )
+                answer = task(tell)
+        self._tell(f"{key}/{self.place.rank}", {})
+        self.told(wait_for_all)
+        return answer
 
     def check_alike(self, digest: str) -> None:
         """See `distributed.check_alike`."""

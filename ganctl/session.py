@@ -7,7 +7,9 @@ metrics = session.step()
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,9 @@ from torch import Tensor
 from ganctl.data import held_out
 from ganctl.data.images import Images
 from ganctl.data.labels import Labels, labels_of
-from ganctl.data.packing import PackedImages, Progress, pack
+from ganctl.data.packing import PackedImages, Progress, opened, pack
 from ganctl.data.sources import Source, open_source
+from ganctl.distributed import check_shares, each_machine_does, first_does
 from ganctl.errors import (
     AlarmError,
     CheckpointError,
@@ -28,10 +31,11 @@ from ganctl.errors import (
     shell_quoted,
 )
 from ganctl.models.swaps import Swaps
+from ganctl.processes import launched
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
 from ganctl.settings import overrides
 from ganctl.settings.config import Config, replace, value_of
-from ganctl.store import checkpoint, runs
+from ganctl.store import checkpoint, runs, sharing
 from ganctl.store.contents import Description, check_size, described
 from ganctl.store.runs import Run
 from ganctl.training import places, state
@@ -81,7 +85,9 @@ def new(
     `images` are opened if they are not given; preparing them may take a while, see `progress`.
     """
     device = choose_device(device_name)
-    config = settle(config, device)
+    settled = first_does(lambda: settle(config, device).model_dump())
+    config = Config.model_validate(settled)
+    check_shares(config.optim.batch_size, config.optim.grad_accumulation)
     return _assembled(config, device, images or open_images(config, progress))
 
 
@@ -106,12 +112,20 @@ def start(
     preset: str = "",
 ) -> tuple[Session, Run]:
     """A new session, and a new run in `folder`, or in the next free runs/<title>-NNN."""
-    runs.check_free(folder)
-    places.check_apart(folder or runs.ROOT, config.data.source)
+    first_does(partial(_check_place, folder, config.data.source))
     session = new(config, device_name, progress=progress)
+    return session, sharing.opened(partial(_create, session, folder, title, preset))
+
+
+def _check_place(folder: Path | None, source: str) -> None:
+    runs.check_free(folder)
+    places.check_apart(folder or runs.ROOT, source)
+
+
+def _create(session: Session, folder: Path | None, title: str, preset: str) -> Run:
     run = runs.create(folder, title, session.config, preset)
     save_reals(session.images.packed.images[:PREVIEWS], run)
-    return session, run
+    return run
 
 
 def resume(
@@ -126,28 +140,16 @@ def resume(
     `data` is where its images are now, if they were moved. None, after a word, if the run is
     finished.
     """
-    run.lock()
-    run.sweep()
-    path = run.newest_checkpoint()
+    newest, settings = first_does(partial(_locked, run, steps, data))
+    path = Path(newest)
     payload, metadata = checkpoint.read(path)
-    saved = described(metadata, path)
-    config = overrides.with_edits(saved.config, run.folder / "config.yaml")
-    if steps is not None:
-        config = replace(config, {"train.steps": steps})
-    where = config.data.source if data is None else data
-    config = replace(config, {"data.source": places.absolute(where)})
-    if saved.step > config.train.steps:
-        hint = f"steps count from the start: ganctl resume {shell_quoted(run.folder)} --steps N"
-        raise ConfigError(
-            f"{run.folder} is at step {saved.step:,} already, beyond train.steps"
-            f" {config.train.steps:,}",
-            f"{hint}, with N above {saved.step}",
-        )
+    saved, config = described(metadata, path), Config.model_validate(settings)
     if saved.step == config.train.steps:
         _say_finished(run, saved)
         return None
     device = choose_device(device_name)
     _check_precision(run, config, device)
+    check_shares(config.optim.batch_size, config.optim.grad_accumulation)
     places.check_there(run, config)
     images = open_images(config, progress)
     places.check_same(images.identity(config), saved, run, config)
@@ -161,10 +163,35 @@ def resume(
     if session.state.step != saved.step:
         found = f"it is of step {session.state.step} and {saved.step}"
         raise CheckpointError(f"{path} contradicts itself: {found}")
-    run.write_config(config)
-    run.journal.cut_metrics(saved.step)
+    first_does(partial(_begin_again, run, config, saved.step))
     log.info("going on with %s from step %s", run.folder, f"{saved.step:,}")
     return session
+
+
+def _locked(run: Run, steps: int | None, data: str | None) -> list[Any]:
+    """Lock `run`; its newest whole checkpoint, and the settings to go on with."""
+    run.lock()
+    run.sweep()
+    path = run.newest_checkpoint()
+    saved = described(checkpoint.peek(path), path)
+    config = overrides.with_edits(saved.config, run.folder / "config.yaml")
+    if steps is not None:
+        config = replace(config, {"train.steps": steps})
+    where = config.data.source if data is None else data
+    config = replace(config, {"data.source": places.absolute(where)})
+    if saved.step > config.train.steps:
+        hint = f"steps count from the start: ganctl resume {shell_quoted(run.folder)} --steps N"
+        raise ConfigError(
+            f"{run.folder} is at step {saved.step:,} already, beyond train.steps"
+            f" {config.train.steps:,}",
+            f"{hint}, with N above {saved.step}",
+        )
+    return [str(path), config.model_dump()]
+
+
+def _begin_again(run: Run, config: Config, step: int) -> None:
+    run.write_config(config)
+    run.journal.cut_metrics(step)
 
 
 def train_run(session: Session, run: Run, watcher: Watcher) -> None:
@@ -174,23 +201,23 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
     """
     progress, config = session.state, session.config
     identity = session.images.identity(config)
-    run.journal.set_status("running", progress.step)
-    run.journal.record("started", progress.step, pid=os.getpid(), steps=config.train.steps)
+    sharing.note(
+        run, "running", progress.step, event="started", pid=os.getpid(), steps=config.train.steps
+    )
 
     def ended_at_once(number: int) -> None:
         run.journal.set_status("stopped", progress.step, "a second signal", 128 + number)
 
     try:
-        with StopRequest(ended_at_once) as stop, out_of_memory_explained(config, run):
+        stop_request = StopRequest(ended_at_once, patient=launched())
+        with stop_request as stop, out_of_memory_explained(config, run):
             train(progress, session.inputs, config, run, identity, watcher, stop)
     except Exception as error:
         outcome = "stopped" if isinstance(error, StoppedError | AlarmError) else "failed"
         code = error.exit_code if isinstance(error, GanctlError) else 1
-        run.journal.set_status(outcome, progress.step, str(error), code)
-        run.journal.record(outcome, progress.step, reason=str(error))
+        sharing.note(run, outcome, progress.step, code, reason=str(error))
         raise
-    run.journal.set_status("done", progress.step)
-    run.journal.record("done", progress.step)
+    sharing.note(run, "done", progress.step)
 
 
 def settle(config: Config, device: torch.device) -> Config:
@@ -203,8 +230,9 @@ def settle(config: Config, device: torch.device) -> Config:
 def open_images(config: Config, progress: Progress = silent) -> Images:
     """The images that `config` names, prepared now or before, with a word on those left out."""
     source = open_source(config.data.source, config.data.resolution)
+    asked = source, config.data.resolution, config.data.crop
     with memory_for_images():
-        packed = pack(source, config.data.resolution, config.data.crop, progress)
+        packed = each_machine_does(partial(pack, *asked), progress) or opened(*asked)
     if packed.skipped:
         log.warning("%d of %d files were left out:", len(packed.skipped), len(source))
         for entry in packed.skipped[:SHOWN_SKIPPED]:
@@ -247,7 +275,7 @@ def _swapped(saved: Description, device: torch.device) -> Swaps | None:
 
 def _note_differences(saved: Description, session: Session) -> None:
     """Say why what is to come is not, byte for byte, what an uninterrupted run would do."""
-    before: dict[str, object] = dict(saved.exactness)
+    before: dict[str, object] = {"processes": 1, **saved.exactness}
     now: dict[str, object] = dict(state.exactness(session.state, session.device))
     for name in overrides.NOTED:
         before[name], now[name] = value_of(saved.config, name), value_of(session.config, name)

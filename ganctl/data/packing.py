@@ -46,8 +46,7 @@ def pack(source: Source, resolution: int, crop: int | None, progress: Progress) 
 
     Raises DataError if too many files are unreadable, StorageError if the cache cannot be written.
     """
-    settings = f"{VERSION}\0{resolution}\0{crop}\0{source.key()}"
-    folder = cache_folder() / "packed" / hashlib.sha256(settings.encode()).hexdigest()[:32]
+    folder = _folder(source, resolution, crop)
     packed_before = (folder / "index.json").is_file()
     if not packed_before:
         try:
@@ -56,6 +55,11 @@ def pack(source: Source, resolution: int, crop: int | None, progress: Progress) 
             hint = "GANCTL_CACHE=FOLDER chooses another place"
             raise StorageError(f"cannot write the image cache {folder}: {error}", hint) from error
     return _open(folder, resolution, verify=packed_before)
+
+
+def opened(source: Source, resolution: int, crop: int | None) -> PackedImages:
+    """The same images, if another process of this machine has just had them from `pack`."""
+    return _open(_folder(source, resolution, crop), resolution, verify=False)
 
 
 def decode_some(source: Source, resolution: int, crop: int | None, count: int) -> PackedImages:
@@ -73,6 +77,11 @@ def decode_some(source: Source, resolution: int, crop: int | None, count: int) -
     if not readable:
         raise DataError(f"none of the {len(source):,} images can be read")
     return PackedImages(np.stack(readable), fingerprint="", skipped=skipped)
+
+
+def _folder(source: Source, resolution: int, crop: int | None) -> Path:
+    settings = f"{VERSION}\0{resolution}\0{crop}\0{source.key()}"
+    return cache_folder() / "packed" / hashlib.sha256(settings.encode()).hexdigest()[:32]
 
 
 def _build(preparation: Preparation, folder: Path, progress: Progress) -> None:

@@ -5,8 +5,13 @@ import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
+
+from ganctl.distributed import Agreement, first_does
 from ganctl.errors import (
     AlarmError,
     CheckpointError,
@@ -84,26 +89,24 @@ def _train_on(
     stop: StopRequest,
 ) -> None:
     every, last_step, device = config.train, config.train.steps, inputs.batches.device
-    alarm: Diagnosis | None = None  # that ends the run
-    meter = Meter(config, state)
+    alarm: list[str] | None = None  # a diagnosis that ends the run
+    agreement, meter = Agreement(), Meter(config, state)
     checkup = Checkup(config, inputs, saver.run.journal.rows())
     with closing(ahead(inputs, range(state.step, last_step), state.rollbacks)) as prepared:
         for given in prepared:
             meter.add(train_step(state, given, config))
             watcher.stepped(state.step)
-            stopped_by = stop.signal_number  # read once: a signal may come while we save
-            ending = state.step == last_step or stopped_by is not None
+            # Wishes are read once, as a signal may come while we save.
+            asked_to_save = stop.take_save_request() or saver.overdue()
+            stopped_by, due = agreement.of(stop.signal_number or 0, asked_to_save)
+            ending = state.step == last_step or stopped_by > 0
             if ending or state.step % every.log_every == 0:
-                check_scale(state, saver)
-            if (ending or state.step % every.log_every == 0) and (row := meter.read(device)):
-                check_finite(row, state, saver)
-                begun = checkup.complete(row, state, averaged(state))
-                report(row, begun, saver.run.journal, watcher)
-                if begun and config.health.on_alarm == "stop":
-                    alarm, ending = begun[0], True
+                row = meter.read(device)
+                alarm = first_does(partial(examine, row, state, checkup, saver, watcher))
+                ending = ending or alarm is not None
             if ending or state.step % every.preview_every == 0:
-                save_preview(averaged(state), config, saver.run, state.step, device)
-            due = ending or stop.take_save_request() or saver.due(state.step)
+                first_does(partial(_preview, state, config, saver.run, device))
+            due = due or ending or saver.due(state.step)
             if due and (path := saver.save(state, must=ending)):
                 watcher.saved(state.step, path)
             if ending and state.step < last_step:
@@ -116,15 +119,37 @@ def averaged(state: TrainState) -> Generator:
     return state.generator_ema
 
 
-def _ended(step: int, stopped_by: int | None, alarm: Diagnosis | None, run: Run) -> GanctlError:
+def _preview(state: TrainState, config: Config, run: Run, device: torch.device) -> None:
+    save_preview(averaged(state), config, run, state.step, device)
+
+
+def _ended(step: int, stopped_by: int, alarm: list[str] | None, run: Run) -> GanctlError:
     """Why the run ends before its last step: a signal, or else an alarm."""
     again = f"ganctl resume {shell_quoted(run.folder)}"
-    if stopped_by is not None:
+    if stopped_by:
         message = f"stopped and saved at step {step:,}"
         return StoppedError(message, f"go on with: {again}", stopped_by)
     assert alarm is not None
-    hint = f"{alarm.advice}; `{again}` goes on all the same"
-    return AlarmError(f"stopped and saved at step {step:,}, {alarm}", hint)
+    diagnosis = Diagnosis(*alarm)
+    hint = f"{diagnosis.advice}; `{again}` goes on all the same"
+    return AlarmError(f"stopped and saved at step {step:,}, {diagnosis}", hint)
+
+
+def examine(
+    row: Row | None, state: TrainState, checkup: Checkup, saver: Saver, watcher: Watcher
+) -> list[str] | None:
+    """Write down how the run does; the fields of a Diagnosis if one is to end it.
+
+    Raises DivergedError. `row` is None while all steps were skipped.
+    """
+    check_scale(state, saver)
+    if row is None:
+        return None
+    check_finite(row, state, saver)
+    begun = checkup.complete(row, state, averaged(state))
+    report(row, begun, saver.run.journal, watcher)
+    ends = begun and saver.config.health.on_alarm == "stop"
+    return list(asdict(begun[0]).values()) if ends else None
 
 
 def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher) -> None:
@@ -160,13 +185,17 @@ def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
     Raises `error` itself if there is nothing to go back to.
     """
     try:
-        path = run.newest_checkpoint()
+        path = Path(first_does(lambda: str(run.newest_checkpoint())))
         payload, _ = checkpoint.read(path)
     except CheckpointError:
         raise error from None
     rollbacks = state.rollbacks
     state.load(payload, path)
     state.rollbacks = rollbacks + 1
-    run.journal.cut_metrics(state.step)
-    run.journal.record("rolled back", state.step, reason=error.message)
-    log.warning("%s; rolled back to step %d", error.message, state.step)
+    first_does(partial(_note_roll_back, state.step, run, error))
+
+
+def _note_roll_back(step: int, run: Run, error: DivergedError) -> None:
+    run.journal.cut_metrics(step)
+    run.journal.record("rolled back", step, reason=error.message)
+    log.warning("%s; rolled back to step %d", error.message, step)

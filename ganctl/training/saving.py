@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from ganctl.distributed import check_alike, first_does
 from ganctl.errors import CheckpointError, DivergedError, StorageError, shell_quoted
 from ganctl.settings.config import Config
-from ganctl.store.checkpoint import Payload
+from ganctl.store.checkpoint import Payload, digest_of
 from ganctl.store.contents import first_bad_tensor
 from ganctl.store.runs import Run
 from ganctl.training.state import TrainState, describe
@@ -29,23 +30,31 @@ class Saver:
         self._saved_at = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether a save is due after `step`, by its number or by the time since the last one."""
-        every = self.config.train
-        overdue = time.monotonic() - self._saved_at >= 60 * every.checkpoint_minutes
-        return step % every.checkpoint_every == 0 or (every.checkpoint_minutes > 0 and overdue)
+        """Whether a save is due after `step`."""
+        return step % self.config.train.checkpoint_every == 0
+
+    def overdue(self) -> bool:
+        """Whether a save is due by the time since the last one."""
+        minutes = self.config.train.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
     def save(self, state: TrainState, *, must: bool) -> str | None:
         """Save a checkpoint; its path, or None if that failed and the run can go on without it.
 
         Raises DivergedError if a value is not finite: such a state is never saved. Raises
         StorageError if saving fails and the run `must` save, or at the third failure in a row.
+        Of several processes the first one writes; ProcessError if they do not hold the same.
         """
         payload = state.payload()
+        check_alike(lambda: digest_of(payload))
+        self._saved_at = time.monotonic()
+        return first_does(lambda: self._publish(payload, state, must=must))
+
+    def _publish(self, payload: Payload, state: TrainState, *, must: bool) -> str | None:
         if bad := first_bad_tensor(payload):
             raise self.diverged(f"{bad} is not finite", state.step, payload)
         metadata = describe(state, self.config, self.device, self.data)
         keep = self.config.train.keep_checkpoints, self.config.train.keep_every
-        self._saved_at = time.monotonic()
         try:
             path = str(self.run.save(state.step, payload, metadata, *keep))
         except StorageError as error:

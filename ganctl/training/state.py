@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import ganctl
+from ganctl import distributed
+from ganctl.distributed import first_does
 from ganctl.errors import CheckpointError
 from ganctl.models import Discriminator, Generator, build_networks, swaps
 from ganctl.models.swaps import Swaps
@@ -81,8 +83,11 @@ def create(
     stream = random_stream(config.train.seed, "init")
     networks = build_networks(config.model, config.data, stream, n_classes)
     generator, discriminator = networks[0].to(device), networks[1].to(device)
-    swaps.apply(swapped or swaps.choose(device, config.train.precision, *networks), *networks)
-    scaled = config.train.precision == "fp16"
+    precision = config.train.precision
+    # The first process chooses, as what is faster is measured, and all must compute alike.
+    used = first_does(lambda: list(swapped or swaps.choose(device, precision, *networks)))
+    swaps.apply(Swaps(*used), *networks)
+    scaled = precision == "fp16"
     return TrainState(
         generator=generator,
         discriminator=discriminator,
@@ -101,7 +106,7 @@ def create(
 def exactness(state: TrainState, device: torch.device) -> dict[str, str | int]:
     """What the bytes of a result depend on besides configuration and images."""
     used = swaps.found_in(state.generator, state.discriminator)
-    return {**fingerprint(device), **used._asdict()}
+    return {**fingerprint(device), **used._asdict(), "processes": distributed.size()}
 
 
 def describe(state: TrainState, config: Config, device: torch.device, data: Metadata) -> Metadata:

@@ -21,8 +21,18 @@ class StopRequest:
     `last_words`: no checkpoint is ever saved from inside one.
     """
 
-    def __init__(self, last_words: Callable[[int], None] = lambda number: None) -> None:
-        """`last_words` is given the second signal, and not waited for if there is a third."""
+    def __init__(
+        self,
+        last_words: Callable[[int], None] = lambda number: None,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """`last_words` is given the second signal, and not waited for if there is a third.
+
+        `patient`: more signals are the first one again, as those of a launcher and of a scheduler
+        that both tell every process of a run to stop.
+        """
+        self._patient = patient
         self.signal_number: int | None = None
         self._save_requested = False
         self._last_words = last_words
@@ -51,6 +61,8 @@ class StopRequest:
         self._save_requested = True
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None and self._patient:
+            return
         if self.signal_number is not None:
             for each in STOPPING:
                 signal.signal(each, signal.SIG_DFL)

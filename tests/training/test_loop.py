@@ -144,14 +144,14 @@ def test_a_save_is_due_by_steps_and_by_minutes(
     saver = Saver(run, config, CPU, {})
     assert [step for step in range(1, 31) if saver.due(step)] == [10, 20, 30]
     now[0] += 119
-    assert not saver.due(3)
+    assert not saver.overdue()
     now[0] += 1
-    assert saver.due(3)
+    assert saver.overdue()
     assert saver.save(state.create(config, CPU), must=False)
-    assert not saver.due(4)
+    assert not saver.overdue()
     never = Saver(run, tiny(train__checkpoint_minutes=0.0, train__checkpoint_every=10), CPU, {})
     now[0] += 1e9
-    assert not never.due(3)
+    assert not never.overdue()
 
 
 @pytest.mark.parametrize("log", [1, 3, 9])
