@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ganctl import session
+from ganctl.data.faces import draw_face
 from ganctl.settings import presets
 from ganctl.settings.config import replace
 from ganctl.settings.strict_yaml import Value
@@ -59,8 +60,13 @@ class Case(NamedTuple):
     preset: str
     changes: dict[str, Value]
     harm: Callable[[TrainState], None] = unharmed
+    few: int = 0  # images in a folder instead of the preset's; 0: the preset's
 
 
+NOT_NORMALISED: dict[str, Value] = {"model.g_spectral_norm": False, "model.d_spectral_norm": False}
+AUGMENTED: dict[str, Value] = {
+    "augment.policy": ["colour", "translation", "cutout"], "augment.probability": "adaptive",
+}  # fmt: skip
 SMALL_SNGAN: dict[str, Value] = {
     "data.source": "faces", "model.width": 32, "optim.batch_size": 32, "train.log_every": 50,
 }  # fmt: skip
@@ -70,7 +76,7 @@ CASES = {
     "seed-2": Case("faces32", {"train.seed": 2}),
     "no-spectral-norm": Case(
         "faces32",
-        {"model.g_spectral_norm": False, "model.d_spectral_norm": False, "optim.d_lr": 8e-3},
+        {**NOT_NORMALISED, "optim.d_lr": 8e-3},
     ),
     "constant-noise": Case("faces32", {}, constant_noise),
     "frozen-d": Case("faces32", {}, frozen_discriminator),
@@ -78,13 +84,24 @@ CASES = {
     "non-saturating": Case("faces32", {"loss.kind": "nonsaturating"}),
     "non-saturating-no-spectral-norm": Case(
         "faces32",
-        {
-            "model.g_spectral_norm": False, "model.d_spectral_norm": False, "optim.d_lr": 8e-3,
-            "loss.kind": "nonsaturating",
-        },
+        {**NOT_NORMALISED, "optim.d_lr": 8e-3, "loss.kind": "nonsaturating"},
     ),
     "wasserstein": Case("faces32", {"loss.kind": "wasserstein"}),
     "five-d-steps-residual": Case("sngan-cifar10", SMALL_SNGAN),
+    "low-rates": Case(
+        "faces32", {"optim.g_lr": 1e-4, "optim.d_lr": 4e-4, "optim.batch_size": 64}
+    ),
+    "non-saturating-frozen-g": Case("faces32", {"loss.kind": "nonsaturating"}, frozen_generator),
+    "exploding-wasserstein": Case("faces32", {**NOT_NORMALISED, "loss.kind": "wasserstein"}),
+    "weak-d": Case("faces32", {"optim.d_lr": 1e-6}),
+    "a-hundred": Case("faces32", {}, few=100),
+    "a-hundred-augmented": Case("faces32", AUGMENTED, few=100),
+    "relativistic": Case(
+        "faces32",
+        {**NOT_NORMALISED, "loss.kind": "relativistic", "loss.r1": 0.5, "loss.r2": 0.5},
+    ),
+    "san": Case("faces32", {"model.san": True}),
+    "lecam": Case("faces32", {"loss.lecam": 0.3}),
 }  # fmt: skip
 
 
@@ -123,16 +140,24 @@ def main() -> None:
 
 def rows_of(case: Case, steps: int, device_name: str) -> list[Row]:
     """What the run writes into metrics.jsonl."""
-    config = replace(
-        presets.load(case.preset),
-        {**case.changes, "train.steps": steps, "train.checkpoint_every": steps},
-    )
-    trained = session.new(config, device_name)
-    case.harm(trained.state)
+    changes = {**case.changes, "train.steps": steps, "train.checkpoint_every": steps}
     with tempfile.TemporaryDirectory() as folder:
+        if case.few:
+            changes["data.source"] = drawn_into(Path(folder) / "images", case.few)
+        config = replace(presets.load(case.preset), changes)
+        trained = session.new(config, device_name)
+        case.harm(trained.state)
         run = runs.create(Path(folder) / "run", "health", trained.config)
         train(trained.state, trained.inputs, trained.config, run, {}, Silent(), StopRequest())
         return run.journal.rows()
+
+
+def drawn_into(folder: Path, count: int) -> str:
+    """A folder of drawn faces."""
+    folder.mkdir()
+    for number in range(count):
+        draw_face(number, 64).save(folder / f"{number:05}.png")
+    return str(folder)
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:

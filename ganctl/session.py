@@ -11,21 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ganctl.data import held_out
 from ganctl.data.images import Images
-from ganctl.data.labels import Labels, labels_of
-from ganctl.data.packing import PackedImages, Progress, opened, pack
-from ganctl.data.sources import Source, open_source
-from ganctl.distributed import check_shares, each_machine_does, first_does
+from ganctl.data.packing import Progress
+from ganctl.distributed import check_shares, first_does
 from ganctl.errors import (
     AlarmError,
     CheckpointError,
     ConfigError,
-    DataError,
     GanctlError,
     StoppedError,
     shell_quoted,
@@ -39,16 +34,16 @@ from ganctl.store import checkpoint, runs, sharing
 from ganctl.store.contents import Description, check_size, described
 from ganctl.store.runs import Run
 from ganctl.training import places, state
+from ganctl.training.diagnosis import forewarning
 from ganctl.training.inputs import Inputs
 from ganctl.training.loop import Watcher, train
-from ganctl.training.memory import memory_for_images, out_of_memory_explained
+from ganctl.training.memory import out_of_memory_explained
 from ganctl.training.metrics import StepMetrics
+from ganctl.training.opening import open_images, say_duplicates
 from ganctl.training.previews import PREVIEWS, save_reals
 from ganctl.training.state import STREAMS, TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
-
-SHOWN_SKIPPED = 5  # unreadable files that are named; the cache's index lists all
 
 log = logging.getLogger("ganctl")
 
@@ -88,7 +83,12 @@ def new(
     settled = first_does(lambda: settle(config, device).model_dump())
     config = Config.model_validate(settled)
     check_shares(config.optim.batch_size, config.optim.grad_accumulation)
-    return _assembled(config, device, images or open_images(config, progress))
+    if images is None:
+        images = open_images(config, progress)
+        first_does(partial(say_duplicates, images, config))
+    if warning := forewarning(config):
+        log.warning("%s", warning)
+    return _assembled(config, device, images)
 
 
 def _assembled(
@@ -225,36 +225,6 @@ def settle(config: Config, device: torch.device) -> Config:
     source = places.absolute(config.data.source)  # so that `resume` works from anywhere
     precision = choose_precision(config.train.precision, device)
     return replace(config, {"data.source": source, "train.precision": precision})
-
-
-def open_images(config: Config, progress: Progress = silent) -> Images:
-    """The images that `config` names, prepared now or before, with a word on those left out."""
-    source = open_source(config.data.source, config.data.resolution)
-    asked = source, config.data.resolution, config.data.crop
-    with memory_for_images():
-        packed = each_machine_does(partial(pack, *asked), progress) or opened(*asked)
-    if packed.skipped:
-        log.warning("%d of %d files were left out:", len(packed.skipped), len(source))
-        for entry in packed.skipped[:SHOWN_SKIPPED]:
-            log.info("  %s: %s", entry.name, entry.reason)
-        if len(packed.skipped) > SHOWN_SKIPPED:
-            log.info("  ... all are listed in %s", packed.index)
-    labels = labels_for(source, packed, config)
-    data, n = config.data, len(packed.images)
-    chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
-    if config.augment.adaptive() and not len(chosen):
-        raise DataError(
-            f"augment.probability is adaptive, but none of {n} images can be held out to steer it",
-            hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
-        )
-    return Images(packed, labels, chosen)
-
-
-def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:
-    """The classes of the images of `packed`; none for an unconditional model."""
-    if not config.model.conditional:
-        return Labels((), np.empty(0, dtype=np.int64))
-    return labels_of(source, packed, config.data.attribute)
 
 
 def _check_precision(run: Run, config: Config, device: torch.device) -> None:

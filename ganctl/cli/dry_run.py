@@ -14,6 +14,7 @@ from ganctl.runtime import fingerprint, peak_memory, synchronize
 from ganctl.session import Session
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store.contents import tensors_in
+from ganctl.training import opening
 from ganctl.training.memory import memory_for_images
 
 SPELL = 1.0  # seconds that are timed together
@@ -50,7 +51,7 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     source = open_source(data.source, data.resolution)
     with memory_for_images():
         packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
-    images = Images(packed, session.labels_for(source, packed, config))
+    images = Images(packed, opening.labels_for(source, packed, config))
     tried = session.new(config, device_name, images)
     seconds, spread = _seconds_a_step(tried)
     payload = tried.state.payload()

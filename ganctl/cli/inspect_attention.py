@@ -150,15 +150,15 @@ def _real_images(where: str, saved: "Description", device: "torch.device") -> "B
     """The stream of images that training on `where` would see, with the checkpoint's classes."""
     import numpy as np
 
-    from ganctl import session
     from ganctl.cli import show
     from ganctl.data.images import Images
     from ganctl.data.labels import Labels
     from ganctl.settings.config import replace
+    from ganctl.training import opening
 
     config = replace(saved.config, {"data.source": where})
     with show.ProgressBar("preparing images") as progress:
-        images = session.open_images(config, progress)
+        images = opening.open_images(config, progress)
     labels, classes = images.labels, saved.data.classes
     unknown = [name for name in labels.classes if name not in classes]
     if unknown:

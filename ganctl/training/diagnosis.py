@@ -4,30 +4,29 @@ Nothing here changes a run: a diagnosis is a function of rows of metrics.jsonl.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
 import torch
 
-from ganctl.models import Generator
 from ganctl.settings.config import Config
-from ganctl.training.diversity import Diversity
-from ganctl.training.inputs import Inputs
 from ganctl.training.losses import LOSSES
-from ganctl.training.memorising import scores_of
-from ganctl.training.metrics import MARGIN, Row, rounded
-from ganctl.training.state import TrainState
+from ganctl.training.metrics import MARGIN
 
 COLLAPSED = 0.15  # diversity below which images are too alike: six kinds among 64 drawn faces
 SEPARATED = 0.99  # share of real and of fake images outside the margins at which D has won
 WILD = 2.0  # spread of D(real) that no D needs: the hinge margins are so far apart
+IDLE = 0.05  # spread of D(real), and gain over guessing, below which D tells nothing apart
+EXPLODED = 1000  # spread of scores, or distance between real and fake ones, that no D needs
+UNBOUNDED = {  # losses that fall for ever if D's scores grow, and the penalty that prevents it
+    "wasserstein": "--set loss.gradient_penalty=10",
+    "relativistic": "--set loss.r1=0.5 --set loss.r2=0.5",
+}
+FEW, MANY = 0.3, 1.5  # diversity below and above which there is a word, though no alarm
 UNCHALLENGED = 0.02  # the same for a loss without margins: its share of what guessing has
 MEMORISED = 0.75  # how often D scores a training image above an unseen one; by chance 0.5
-TRAVEL = 0.12  # how far Adam may have moved each of G's weights before early oddities are over
-FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has forgotten its start
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Diagnosis:
     name: str
     evidence: str
     advice: str
+    alarming: bool = True  # else a word, which ends no run
 
     def __str__(self) -> str:
         return f"{self.name}: {self.evidence}"
@@ -53,8 +53,30 @@ def diagnose(rows: Sequence[Mapping[str, Any]], loss: str, window: int) -> list[
     if not rows or (now := rows[-1]["step"]) < 2 * window or rows[0]["step"] > now - window:
         return []
     recent = [row for row in rows if row["step"] > now - window]
-    found = (_collapse(recent), _overpowers(recent, loss), _memorises(recent))
+    weak = _too_weak(recent, loss)  # then images are all alike, too
+    found = (
+        weak or _collapse(recent) or _collapse_within_classes(recent),
+        _explodes(recent) or _overpowers(recent, loss),
+        _memorises(recent),
+        None if weak else _odd_diversity(recent),
+    )
     return [diagnosis for diagnosis in found if diagnosis]
+
+
+def _too_weak(rows: Sequence[Mapping[str, Any]], loss: str) -> Diagnosis | None:
+    """D tells nothing from nothing: its scores have no spread, and its loss is that of guessing."""
+    spreads, losses = _figures(rows, "real_spread"), _figures(rows, "d_loss")
+    blind = blind_loss(loss)
+    if not spreads or not losses or max(spreads) >= IDLE or min(losses) < blind - IDLE:
+        return None
+    return Diagnosis(
+        "discriminator too weak",
+        f"since step {rows[0]['step']:,} D(real) has had a spread of at most {max(spreads):.2g} and"
+        f" D's loss, at least {min(losses):.2f}, has been that of guessing, {blind:.2f}: G learns"
+        " nothing from it",
+        "start again with a higher optim.d_lr, more optim.d_steps_per_g, or less loss.r1 and"
+        " loss.gradient_penalty",
+    )
 
 
 def _collapse(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
@@ -70,8 +92,94 @@ def _collapse(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
     )
 
 
+def _collapse_within_classes(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
+    diversity = _figures(rows, "class_diversity")
+    if not diversity or max(diversity) >= COLLAPSED:
+        return None
+    return Diagnosis(
+        "mode collapse",
+        f"since step {rows[0]['step']:,} images of one class from different noise have been at most"
+        f" {max(diversity):.2f} times as varied as real ones of that class",
+        "go back to a checkpoint from before, or start again with fewer, larger classes,"
+        " model.conditional: false, a lower optim.g_lr or a larger optim.batch_size",
+    )
+
+
+def _odd_diversity(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
+    """A word where images are less varied than they should be, or more than real ones are."""
+    diversity = _figures(rows, "diversity")
+    if diversity and COLLAPSED <= max(diversity) < FEW:
+        return Diagnosis(
+            "low diversity",
+            f"since step {rows[0]['step']:,} images from fixed noise have been at most"
+            f" {max(diversity):.2f} times as varied as real ones",
+            "early in a run that passes; later try a larger optim.batch_size or a lower optim.g_lr",
+            alarming=False,
+        )
+    if diversity and min(diversity) > MANY:
+        return Diagnosis(
+            "images are too varied",
+            f"since step {rows[0]['step']:,} images from fixed noise have been at least"
+            f" {min(diversity):.2f} times as varied as real ones",
+            "G does not draw such images yet: look at the newest preview, and wait, or start again"
+            " with a higher optim.g_lr or a lower optim.d_lr",
+            alarming=False,
+        )
+    return None
+
+
+def _explodes(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
+    """D's scores grow without end, under any loss."""
+    sizes = [size_of_scores(row) for row in rows]
+    if not all(size >= EXPLODED for size in sizes):
+        return None
+    return Diagnosis(
+        "scores explode",
+        f"since step {rows[0]['step']:,} D's scores have lain {min(sizes):,.0f} to"
+        f" {max(sizes):,.0f} apart: nothing bounds D",
+        "go back to a checkpoint from before, or start again with model.d_spectral_norm: true,"
+        " loss.gradient_penalty: 10 for a Wasserstein loss or loss.r1 for others, or a lower"
+        " optim.d_lr",
+    )
+
+
+def size_of_scores(row: Mapping[str, Any]) -> float:
+    """How far D's scores lie apart: the largest spread, or distance of real from fake ones.
+
+    nan where the row does not have the figures. What is added to all scores counts for nothing.
+    """
+    names = ("real_spread", "fake_spread", "real_score", "fake_score")
+    found = [row.get(name) for name in names]
+    if not all(isinstance(value, int | float) for value in found):
+        return math.nan
+    real_spread, fake_spread, real, fake = (float(row[name]) for name in names)
+    return max(real_spread, fake_spread, abs(real - fake))
+
+
+def is_sane(row: Mapping[str, Any]) -> bool:
+    """Whether D's scores are of a size that a run can go on from."""
+    return not size_of_scores(row) >= EXPLODED
+
+
+def blind_loss(loss: str) -> float:
+    """D's loss where it gives all images the same score."""
+    return LOSSES[loss].discriminator(torch.zeros(1), torch.zeros(1)).item()
+
+
+def forewarning(config: Config) -> str | None:
+    """What is likely to fail in a run before its first step, and what to do, if anything is."""
+    loss = config.loss
+    penalised = loss.gradient_penalty > 0 or loss.r1 > 0 or loss.r2 > 0
+    if config.model.d_spectral_norm or penalised or loss.kind not in UNBOUNDED:
+        return None
+    return (
+        f"nothing bounds D under the {loss.kind} loss, so its scores will grow without end; add"
+        f" --set model.d_spectral_norm=true or {UNBOUNDED[loss.kind]}"
+    )
+
+
 def _overpowers(rows: Sequence[Mapping[str, Any]], loss: str) -> Diagnosis | None:
-    blind = LOSSES[loss].discriminator(torch.zeros(1), torch.zeros(1)).item()
+    blind = blind_loss(loss)
     if blind == 0:
         return None
     evidence = _separated(rows) if loss == "hinge" else _unchallenged(rows, blind)
@@ -137,55 +245,3 @@ def _figures(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """The figure in all rows; [] if one of them lacks it."""
     values = [row.get(name) for row in rows]
     return [float(v) for v in values if isinstance(v, int | float)] if None not in values else []
-
-
-def window_of(config: Config) -> int:
-    """Steps at a run's start that say nothing, and for which a sign must last from then on.
-
-    Adam moves a weight by about its rate a step, so a run with a lower rate needs longer; and
-    averaged generators mean nothing until the statistics of batch norm are those of real batches.
-    """
-    momentum = config.model.batch_norm_momentum
-    return math.ceil(max(TRAVEL / config.optim.g_lr, FORGOTTEN / momentum))
-
-
-class Checkup:
-    """Completes rows of metrics.jsonl as they are made, and notices when a failure mode begins.
-
-    All it remembers are the rows of the last window, which a resumed run reads back. A row that a
-    stop cut short has no say; the first after it is the mean of fewer steps than an uninterrupted
-    run's, which is the only difference that a stop makes.
-    """
-
-    def __init__(self, config: Config, inputs: Inputs, rows: Iterable[Mapping[str, Any]]) -> None:
-        """`rows` are those that the run has written so far."""
-        self.config, self.inputs, self.window = config, inputs, window_of(config)
-        self.diversity = Diversity(config, inputs.batches, inputs.n_classes)
-        self._rows: deque[Mapping[str, Any]] = deque()
-        for row in rows:
-            self._remember(row)
-        self._names = {diagnosis.name for diagnosis in self._diagnose()}
-
-    def complete(self, row: Row, state: TrainState, average: Generator) -> list[Diagnosis]:
-        """Add how G and D do and alarms, which are what lasts, to `row`; returns what begins."""
-        row["diversity"] = self.diversity.of(average)
-        if (trial := self.inputs.trial_after(state.step)) is not None:
-            scores = scores_of(state, trial, self.config)
-            row["memorising"] = rounded(scores.memorising().item())
-            row["memorising_auc"] = rounded(scores.auc().item())
-        self._remember(row)
-        found = self._diagnose()
-        begun = [diagnosis for diagnosis in found if diagnosis.name not in self._names]
-        self._names = {diagnosis.name for diagnosis in found}
-        row["alarms"] = [diagnosis.name for diagnosis in found]
-        return begun
-
-    def _remember(self, row: Mapping[str, Any]) -> None:
-        if row["step"] % self.config.train.log_every:
-            return
-        self._rows.append(row)
-        while len(self._rows) > 1 and self._rows[1]["step"] <= row["step"] - self.window:
-            self._rows.popleft()
-
-    def _diagnose(self) -> list[Diagnosis]:
-        return diagnose(self._rows, self.config.loss.kind, self.window)

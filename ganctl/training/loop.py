@@ -14,7 +14,6 @@ import torch
 from ganctl.distributed import Agreement, first_does
 from ganctl.errors import (
     AlarmError,
-    CheckpointError,
     DivergedError,
     GanctlError,
     StoppedError,
@@ -26,11 +25,12 @@ from ganctl.store import checkpoint
 from ganctl.store.journal import Journal
 from ganctl.store.runs import Run
 from ganctl.training import ema
-from ganctl.training.diagnosis import Checkup, Diagnosis
+from ganctl.training.checkup import Checkup
+from ganctl.training.diagnosis import Diagnosis, is_sane
 from ganctl.training.inputs import Inputs, ahead
 from ganctl.training.metrics import Meter, Row
 from ganctl.training.previews import save_preview
-from ganctl.training.saving import Saver
+from ganctl.training.saving import Saver, newest_sane
 from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
@@ -89,12 +89,14 @@ def _train_on(
     stop: StopRequest,
 ) -> None:
     every, last_step, device = config.train, config.train.steps, inputs.batches.device
-    alarm: list[str] | None = None  # a diagnosis that ends the run
+    alarm: list[Any] | None = None  # a diagnosis that ends the run
     agreement, meter = Agreement(), Meter(config, state)
     checkup = Checkup(config, inputs, saver.run.journal.rows())
     with closing(ahead(inputs, range(state.step, last_step), state.rollbacks)) as prepared:
         for given in prepared:
             meter.add(train_step(state, given, config))
+            if bad := meter.bad_figure():
+                raise saver.diverged(bad, state.step, state.payload())
             watcher.stepped(state.step)
             # Wishes are read once, as a signal may come while we save.
             asked_to_save = stop.take_save_request() or saver.overdue()
@@ -123,7 +125,7 @@ def _preview(state: TrainState, config: Config, run: Run, device: torch.device) 
     save_preview(averaged(state), config, run, state.step, device)
 
 
-def _ended(step: int, stopped_by: int, alarm: list[str] | None, run: Run) -> GanctlError:
+def _ended(step: int, stopped_by: int, alarm: list[Any] | None, run: Run) -> GanctlError:
     """Why the run ends before its last step: a signal, or else an alarm."""
     again = f"ganctl resume {shell_quoted(run.folder)}"
     if stopped_by:
@@ -137,7 +139,7 @@ def _ended(step: int, stopped_by: int, alarm: list[str] | None, run: Run) -> Gan
 
 def examine(
     row: Row | None, state: TrainState, checkup: Checkup, saver: Saver, watcher: Watcher
-) -> list[str] | None:
+) -> list[Any] | None:
     """Write down how the run does; the fields of a Diagnosis if one is to end it.
 
     Raises DivergedError. `row` is None while all steps were skipped.
@@ -148,17 +150,20 @@ def examine(
     check_finite(row, state, saver)
     begun = checkup.complete(row, state, averaged(state))
     report(row, begun, saver.run.journal, watcher)
-    ends = begun and saver.config.health.on_alarm == "stop"
-    return list(asdict(begun[0]).values()) if ends else None
+    saver.sane = is_sane(row)
+    serious = [found for found in begun if found.alarming]
+    ends = serious and saver.config.health.on_alarm == "stop"
+    return list(asdict(serious[0]).values()) if ends else None
 
 
 def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher) -> None:
     """Write `row` down and show it, with a word on each failure mode that begins with it."""
     journal.measure(row)
     watcher.measured(row)
-    for diagnosis in begun:
-        log.warning("%s; %s", diagnosis, diagnosis.advice)
-        journal.record("alarm", row["step"], **asdict(diagnosis))
+    for found in begun:
+        facts = {"name": found.name, "evidence": found.evidence, "advice": found.advice}
+        log.log(logging.WARNING if found.alarming else logging.INFO, "%s; %s", found, found.advice)
+        journal.record("alarm" if found.alarming else "word", row["step"], **facts)
     if row["alarms"] != journal.alarms:
         journal.alarms = row["alarms"]
         journal.set_status("running", row["step"])
@@ -180,19 +185,24 @@ def check_scale(state: TrainState, saver: Saver) -> None:
 
 
 def roll_back(state: TrainState, run: Run, error: DivergedError) -> None:
-    """Take `state` back to the newest checkpoint, to go on from there with other latents.
+    """Take `state` back to the newest good checkpoint, to go on from there with other latents.
 
     Raises `error` itself if there is nothing to go back to.
     """
-    try:
-        path = Path(first_does(lambda: str(run.newest_checkpoint())))
-        payload, _ = checkpoint.read(path)
-    except CheckpointError:
-        raise error from None
+    newest = first_does(partial(_newest, run))
+    if newest is None:
+        raise error
+    path = Path(newest)
+    payload, _ = checkpoint.read(path)
     rollbacks = state.rollbacks
     state.load(payload, path)
     state.rollbacks = rollbacks + 1
     first_does(partial(_note_roll_back, state.step, run, error))
+
+
+def _newest(run: Run) -> str | None:
+    path = newest_sane(run)
+    return None if path is None else str(path)
 
 
 def _note_roll_back(step: int, run: Run, error: DivergedError) -> None:

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypedDict, TypeVar
 
@@ -49,6 +50,13 @@ class StepMetrics(NamedTuple, Generic[Value]):
     g: GMetrics[Value]
 
 
+# What a step's figures are called in a row, in their order.
+FIGURES = (
+    "d_loss", "real_score", "fake_score", "real_spread", "fake_spread", "real_outside",
+    "fake_outside", "d_gradient", "g_loss", "g_gradient",
+)  # fmt: skip
+
+
 class Row(TypedDict):
     """One line of metrics.jsonl: means over the steps since the line before.
 
@@ -72,6 +80,7 @@ class Row(TypedDict):
     sigma_max: float | None  # the largest estimated singular value of a raw weight
     sigma_drift: float | None
     diversity: float | None
+    class_diversity: float | None  # within classes, of conditional models
     memorising: float | None  # 0: D scores held-out images like training images, 1: like fake ones
     memorising_auc: (
         float | None
@@ -115,11 +124,13 @@ class Meter:
         self._skips = config.train.precision == "fp16"
         self._total: Tensor | float = 0.0  # of the steps counted
         self._counted: Tensor | int = 0
+        self._unread: deque[Tensor] = deque()  # figures of steps that were not looked at yet
         self._begin()
 
     def add(self, metrics: StepMetrics[Tensor]) -> None:
         """Count one step."""
         figures = torch.stack([*metrics.d, *metrics.g])
+        self._unread.append(figures)
         if self._skips:
             finite = figures.isfinite().all()
             figures = torch.where(finite, figures, 0)
@@ -127,6 +138,22 @@ class Meter:
         else:
             self._counted = self._counted + 1
         self._total = self._total + figures
+
+    def bad_figure(self) -> str | None:
+        """Which loss, score or gradient's norm of the last step is not finite, and what it is.
+
+        A GPU is not waited for: there it is the step before the last. In fp16 such steps are
+        skipped, and say nothing.
+        """
+        kept = 0 if self._unread and self._unread[-1].device.type == "cpu" else 1
+        while len(self._unread) > kept:
+            figures = self._unread.popleft()
+            if not self._skips and not figures.isfinite().all():
+                pairs = zip(FIGURES, figures.tolist(), strict=True)
+                return next(
+                    f"{name} is {value}" for name, value in pairs if not math.isfinite(value)
+                )
+        return None
 
     def read(self, device: torch.device) -> Row | None:
         """One row for metrics.jsonl, without what a checkup completes; and start afresh.
@@ -161,6 +188,7 @@ class Meter:
             sigma_max=largest_sigma(state),
             sigma_drift=sigma_drift((state.generator, state.discriminator)),
             diversity=None,
+            class_diversity=None,
             memorising=None,
             memorising_auc=None,
             augment_p=None if state.augment_p is None else rounded(state.augment_p.item()),

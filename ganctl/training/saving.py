@@ -2,6 +2,7 @@
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from ganctl.distributed import check_alike, first_does
 from ganctl.errors import CheckpointError, DivergedError, StorageError, shell_quoted
 from ganctl.settings.config import Config
+from ganctl.store import checkpoint
 from ganctl.store.checkpoint import Payload, digest_of
 from ganctl.store.contents import first_bad_tensor
 from ganctl.store.runs import Run
@@ -26,6 +28,7 @@ class Saver:
         self, run: Run, config: Config, device: torch.device, data: dict[str, Any]
     ) -> None:
         self.run, self.config, self.device, self.data = run, config, device, data
+        self.sane = True  # whether D's scores are, by the newest row
         self._failures = 0
         self._saved_at = time.monotonic()
 
@@ -53,7 +56,7 @@ class Saver:
     def _publish(self, payload: Payload, state: TrainState, *, must: bool) -> str | None:
         if bad := first_bad_tensor(payload):
             raise self.diverged(f"{bad} is not finite", state.step, payload)
-        metadata = describe(state, self.config, self.device, self.data)
+        metadata = describe(state, self.config, self.device, self.data) | {"sane": self.sane}
         keep = self.config.train.keep_checkpoints, self.config.train.keep_every
         try:
             path = str(self.run.save(state.step, payload, metadata, *keep))
@@ -88,11 +91,19 @@ class Saver:
         )
 
     def _newest(self) -> str | None:
-        """The name of the newest whole checkpoint, if there is one."""
-        try:
-            return self.run.newest_checkpoint().name
-        except CheckpointError:
-            return None
+        """The name of the newest good checkpoint, if there is one."""
+        path = newest_sane(self.run)
+        return None if path is None else path.name
+
+
+def newest_sane(run: Run) -> Path | None:
+    """The newest whole checkpoint that was saved while D's scores were sane, if there is one."""
+    try:
+        whole = run.whole_checkpoints()
+    except CheckpointError:
+        return None
+    sane = [path for path in whole if checkpoint.peek(path).get("sane", True)]
+    return sane[-1] if sane else None
 
 
 def _safe(newest: str | None) -> str:

@@ -14,17 +14,20 @@ from conftest import N_CLASSES, batches_of, inputs_of
 from rich.console import Console
 from torch import Tensor, nn
 
+from ganctl import session
 from ganctl.cli import show, watching
 from ganctl.cli.app import main
+from ganctl.data.batches import Pixels
 from ganctl.data.faces import draw_face
 from ganctl.errors import AlarmError
 from ganctl.models.spectral import normalized_weights, power_iterate
 from ganctl.settings.config import Config
 from ganctl.store import runs
 from ganctl.store.journal import Row
-from ganctl.training import diagnosis, diversity, metrics, state, step
-from ganctl.training.diagnosis import Checkup, diagnose
-from ganctl.training.diversity import Diversity
+from ganctl.training import checkup, diagnosis, diversity, metrics, state, step
+from ganctl.training.checkup import Checkup
+from ganctl.training.diagnosis import diagnose
+from ganctl.training.diversity import ClassDiversity, Diversity
 from tests.training.test_resume import sections, trained
 
 CPU = torch.device("cpu")
@@ -189,6 +192,14 @@ def names(rows: list[Row], loss: str = "hinge", window: int = 300) -> list[str]:
 
 
 WILD = {"real_spread": 3.0, "d_loss": 9.0}
+WEAK = {"real_spread": 0.02, "d_loss": 2.01}
+EXPLODED = {
+    "real_spread": 20.0,
+    "fake_spread": 30.0,
+    "real_score": 6e4,
+    "fake_score": 5e4 - 1e4,
+    "d_loss": -2e4,
+}
 WON = {"real_outside": 0.995, "fake_outside": 0.992, "d_loss": 0.01}
 
 
@@ -198,7 +209,21 @@ WON = {"real_outside": 0.995, "fake_outside": 0.992, "d_loss": 0.01}
         ({}, "hinge", []),
         ({"diversity": 0.05}, "hinge", ["mode collapse"]),
         ({"diversity": 0.05}, "wasserstein", ["mode collapse"]),
-        ({"diversity": 0.2}, "hinge", []),
+        ({"diversity": 0.2}, "hinge", ["low diversity"]),
+        ({"diversity": 0.3}, "hinge", []),
+        ({"diversity": 1.5}, "hinge", []),
+        ({"diversity": 1.6}, "hinge", ["images are too varied"]),
+        ({"class_diversity": 0.05}, "hinge", ["mode collapse"]),
+        ({"class_diversity": 0.05, "diversity": 0.05}, "hinge", ["mode collapse"]),
+        ({"class_diversity": 0.4}, "hinge", []),
+        ({**WEAK, "diversity": 0.01}, "hinge", ["discriminator too weak"]),
+        ({**WEAK, "d_loss": 1.386}, "nonsaturating", ["discriminator too weak"]),
+        ({**WEAK, "d_loss": -0.1}, "wasserstein", []),
+        ({**WEAK, "d_loss": -1e-3}, "wasserstein", ["discriminator too weak"]),
+        ({**WEAK, "d_loss": 1.5, "diversity": 0.01}, "hinge", ["mode collapse"]),
+        (EXPLODED, "wasserstein", ["scores explode"]),
+        ({**EXPLODED, "d_loss": 9e4}, "hinge", ["scores explode"]),
+        ({**EXPLODED, "fake_score": 5.95e4}, "wasserstein", []),
         ({"diversity": None}, "hinge", []),
         (WON, "hinge", ["discriminator overpowers"]),
         ({**WON, "diversity": 0.0}, "hinge", ["mode collapse", "discriminator overpowers"]),
@@ -214,7 +239,7 @@ WON = {"real_outside": 0.995, "fake_outside": 0.992, "d_loss": 0.01}
         (WILD, "hinge", ["discriminator overpowers"]),
         (WILD, "nonsaturating", ["discriminator overpowers"]),
         (WILD, "wasserstein", []),
-        ({**WILD, "real_spread": 0.02}, "hinge", []),
+        ({**WILD, "real_spread": 0.2}, "hinge", []),
         ({**WILD, "d_loss": 1.9}, "hinge", []),
     ],
 )  # fmt: skip
@@ -255,6 +280,71 @@ def test_memorising_is_told_by_the_mean_of_the_window_with_what_helps() -> None:
         assert advice in found.advice
 
 
+def test_a_weak_discriminator_is_told_from_collapse_and_the_advice_is_to_raise_its_rate() -> None:
+    (weak,) = diagnose(rows_with(**WEAK, diversity=0.01), "hinge", 300)
+    assert weak.evidence == (
+        "since step 750 D(real) has had a spread of at most 0.02 and D's loss, at least 2.01, has"
+        " been that of guessing, 2.00: G learns nothing from it"
+    )
+    assert "a higher optim.d_lr" in weak.advice
+
+
+def test_other_evidence_names_its_figures() -> None:
+    (exploded,) = diagnose(rows_with(**EXPLODED), "wasserstein", 300)
+    assert exploded.evidence == (
+        "since step 750 D's scores have lain 20,000 to 20,000 apart: nothing bounds D"
+    )
+    assert "loss.gradient_penalty: 10" in exploded.advice
+    (within,) = diagnose(rows_with(class_diversity=0.05), "hinge", 300)
+    assert within.evidence == (
+        "since step 750 images of one class from different noise have been at most 0.05 times as"
+        " varied as real ones of that class"
+    )
+    (low,), (high,) = (diagnose(rows_with(diversity=d), "hinge", 300) for d in (0.2, 1.6))
+    assert (low.alarming, high.alarming) == (False, False)
+    assert "at most 0.20 times" in low.evidence
+    assert "at least 1.60 times" in high.evidence
+
+
+def test_the_size_of_scores_counts_no_shift() -> None:
+    row = {"real_spread": 1.0, "fake_spread": 2.0, "real_score": 1e9, "fake_score": 1e9 - 4}
+    assert diagnosis.size_of_scores(row) == 4
+    assert diagnosis.is_sane(row)
+    assert not diagnosis.is_sane({**row, "fake_spread": 2e3})
+    assert diagnosis.is_sane({"real_spread": 1e9})  # an older row has not all figures
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"loss__kind": "wasserstein", "model__d_spectral_norm": False}, True),
+        ({"loss__kind": "relativistic", "model__d_spectral_norm": False}, True),
+        ({"loss__kind": "wasserstein"}, False),
+        (
+            {
+                "loss__kind": "wasserstein",
+                "model__d_spectral_norm": False,
+                "loss__gradient_penalty": 10.0,
+            },
+            False,
+        ),
+        ({"loss__kind": "relativistic", "model__d_spectral_norm": False, "loss__r1": 1.0}, False),
+        ({"model__d_spectral_norm": False}, False),
+    ],
+)
+def test_a_run_that_nothing_bounds_is_warned_of_at_its_start(
+    changes: dict[str, Any],
+    warned: bool,
+    tiny: Callable[..., Config],
+    photos: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = tiny(data__source=str(photos), **changes)
+    assert (diagnosis.forewarning(config) is not None) == warned
+    session.new(config, "cpu")
+    assert ("so its scores will grow without end" in caplog.text) == warned
+
+
 def test_the_start_of_a_run_says_nothing() -> None:
     rows = rows_with(diversity=0.0)
     assert next(row["step"] for i, row in enumerate(rows) if names(rows[: i + 1])) == 600
@@ -285,9 +375,9 @@ def test_rows_of_older_versions_or_too_few_of_them_say_nothing() -> None:
 def test_a_lower_rate_or_slower_batch_norm_makes_the_window_longer(
     tiny: Callable[..., Config], tiny_resnet: Callable[..., Config]
 ) -> None:
-    assert diagnosis.window_of(tiny(optim__g_lr=4e-4)) == 300
-    assert diagnosis.window_of(tiny(optim__g_lr=1e-4)) == 1200
-    assert diagnosis.window_of(tiny_resnet(model__batch_norm_momentum=1e-3)) == 10_000
+    assert checkup.window_of(tiny(optim__g_lr=4e-4)) == 300
+    assert checkup.window_of(tiny(optim__g_lr=1e-4)) == 1200
+    assert checkup.window_of(tiny_resnet(model__batch_norm_momentum=1e-3)) == 10_000
 
 
 def checked(rows: list[Row], config: Config, faces: np.ndarray) -> list[tuple[int, str]]:
@@ -295,10 +385,10 @@ def checked(rows: list[Row], config: Config, faces: np.ndarray) -> list[tuple[in
     begun, written, untrained = [], [], state.create(config, CPU)
     for i, row in enumerate(rows):
         if i % 7 == 0:
-            checkup = Checkup(config, inputs_of(faces, config), written)
-            checkup.diversity.of = lambda _: row["diversity"]  # type: ignore[method-assign]  # noqa: B023
+            checked_up = Checkup(config, inputs_of(faces, config), written)
+            checked_up.diversity.of = lambda _: row["diversity"]  # type: ignore[method-assign]  # noqa: B023
         written.append(dict(row))
-        for new in checkup.complete(written[-1], untrained, untrained.generator_ema):
+        for new in checked_up.complete(written[-1], untrained, untrained.generator_ema):
             begun.append((row["step"], new.name))
     return begun
 
@@ -324,7 +414,7 @@ def test_a_row_that_a_stop_cut_short_has_no_say(
 RECORDED = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
 ILL = {
     "constant-noise": "mode collapse",
-    "frozen-d": "mode collapse",
+    "frozen-d": "discriminator too weak",
     "frozen-g": "discriminator overpowers",
     "no-spectral-norm": "discriminator overpowers",
     "non-saturating-no-spectral-norm": "discriminator overpowers",
@@ -338,9 +428,10 @@ def test_recorded_runs_raise_their_alarms_and_healthy_ones_none(recorded: dict[s
     rows = [dict(zip(figures, row, strict=True)) for row in zip(*figures.values(), strict=True)]
     for window in (150, 300):
         found = {
-            disease
+            disease.name
             for count in range(1, len(rows) + 1)
-            for disease in names(rows[:count], recorded["loss"], window)
+            for disease in diagnose(rows[:count], recorded["loss"], window)
+            if disease.alarming
         }
         assert found == ({ILL[run]} if run in ILL else set()), window
 
@@ -380,8 +471,9 @@ def test_a_run_is_the_same_bytes_with_and_without_its_figures(
     monkeypatch.setattr(step, "d_metrics", lambda *_: nothing)
     monkeypatch.setattr(step, "gradient_norm", lambda *_: torch.zeros(()))
     monkeypatch.setattr(metrics, "sigma_drift", lambda *_: None)
-    monkeypatch.setattr(Diversity, "__init__", lambda *_: None)
-    monkeypatch.setattr(Diversity, "of", lambda *_: None)
+    for kind in (Diversity, ClassDiversity):
+        monkeypatch.setattr(kind, "__init__", lambda *_: None)
+        monkeypatch.setattr(kind, "of", lambda *_: None)
     blind = trained_whole(config, faces, "blind")
     assert sections(measured.newest_checkpoint()) == sections(blind.newest_checkpoint())
 
@@ -389,8 +481,8 @@ def test_a_run_is_the_same_bytes_with_and_without_its_figures(
 @pytest.fixture
 def always_ill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps are enough for a diagnosis, and no images are varied enough."""
-    monkeypatch.setattr(diagnosis, "TRAVEL", 0.0)
-    monkeypatch.setattr(diagnosis, "FORGOTTEN", 0.2)
+    monkeypatch.setattr(checkup, "TRAVEL", 0.0)
+    monkeypatch.setattr(checkup, "FORGOTTEN", 0.2)
     monkeypatch.setattr(diagnosis, "COLLAPSED", 1e9)
 
 
@@ -458,6 +550,52 @@ def test_stopping_at_an_alarm_by_command(photos: Path, capsys: pytest.CaptureFix
     assert main(["resume", "r"]) == 0
     assert "alarm mode collapse" in capsys.readouterr().err
     assert json.loads(Path("r/status.json").read_text())["state"] == "done"
+
+
+def test_a_word_is_said_once_and_ends_no_run(
+    tiny: Callable[..., Config], faces: np.ndarray, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    caplog.set_level("INFO")
+    monkeypatch.setattr(checkup, "TRAVEL", 0.0)
+    monkeypatch.setattr(checkup, "FORGOTTEN", 0.2)
+    monkeypatch.setattr(Diversity, "of", lambda *_: 0.2)
+    config = tiny(train__log_every=1, train__steps=8, health__on_alarm="stop")
+    run = trained_whole(config, faces, "run")
+    assert caplog.text.count("low diversity: since step 3 ") == 1
+    events = [json.loads(row) for row in (run.folder / "history.jsonl").read_text().splitlines()]
+    assert [e["name"] for e in events if e["event"] == "word"] == ["low diversity"]
+    assert alarms(run) == []
+    assert all(row["alarms"] == [] for row in run.journal.rows())
+
+
+def test_the_diversity_within_classes_is_that_of_each_class(
+    tiny_resnet: Callable[..., Config], crowd: np.ndarray
+) -> None:
+    """A generator that draws one image a class is as varied as classes are, but not within them."""
+    config = tiny_resnet()
+    batches = batches_of(crowd, config)
+    found = ClassDiversity(config, batches)
+    assert sorted(found.yardsticks) == [0, 1, 2]
+    assert batches.labels is not None
+    by_class = [batches.images[batches.labels == label][:16] for label in range(3)]
+
+    class OfClass(Drawn):
+        def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+            return self.images[labels[0]]
+
+    real = torch.stack([Pixels(torch.from_numpy(i), None, None).images() for i in by_class])
+    assert found.of(OfClass(real)) == pytest.approx(1)  # type: ignore[arg-type]
+    alike = real[:, :1].expand(-1, 16, -1, -1, -1)
+    assert found.of(OfClass(alike)) == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
+    assert found.of(OfClass(alike * torch.nan)) is None  # type: ignore[arg-type]
+
+
+def test_classes_of_a_few_images_and_models_without_classes_have_none(
+    tiny_resnet: Callable[..., Config], tiny: Callable[..., Config], crowd: np.ndarray
+) -> None:
+    for config, images in ((tiny(), crowd), (tiny_resnet(), crowd[:12])):
+        assert ClassDiversity(config, batches_of(images, config)).yardsticks == {}
 
 
 def test_the_panel_shows_health_and_alarms(

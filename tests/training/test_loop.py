@@ -16,7 +16,7 @@ from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
 from ganctl.store.runs import Run
 from ganctl.training import loop, state
-from ganctl.training.metrics import StepMetrics
+from ganctl.training.metrics import DMetrics, GMetrics, Meter, StepMetrics
 from ganctl.training.saving import Saver
 from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
@@ -84,6 +84,51 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_first_bad_tensor(
     hint = str(caught.value.hint)
     assert "raise train.rollbacks in run/config.yaml (it is 0)" in hint
     assert "type `ganctl resume run`, which goes back" in hint
+
+
+@pytest.mark.parametrize(
+    ("network", "figure"), [("d", "gradient"), ("g", "gradient"), ("g", "loss")]
+)
+def test_a_gradient_that_is_not_finite_ends_the_run_in_that_step(
+    network: str,
+    figure: str,
+    tiny: Callable[..., Config],
+    faces: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither a row nor a save is due before step 9."""
+    config = tiny(train__steps=9, train__checkpoint_every=2, train__log_every=9)
+    run, honest = runs.create(Path("run"), "x", config), loop.train_step
+
+    def poisoned(current: TrainState, *rest: Any) -> StepMetrics[torch.Tensor]:
+        metrics = honest(current, *rest)
+        if current.step != 5:
+            return metrics
+        part = getattr(metrics, network)._replace(**{figure: torch.tensor(math.inf)})
+        return metrics._replace(**{network: part})
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(DivergedError, match=f"diverged by step 5: {network}_{figure} is inf;"):
+        trained_in(run, config, faces)
+    assert run.newest_checkpoint().name == "step-000000004.pt"
+
+
+def test_on_a_gpu_the_step_before_the_last_is_looked_at(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    """So that it is not waited for; the meta device stands in for one, and has no values."""
+    config = tiny()
+    trained = state.create(config, CPU)
+    meter = Meter(config, trained)
+    for _ in range(2):
+        meter.add(train_step(trained, given(faces, config), config))
+        assert meter.bad_figure() is None
+        meter._unread.clear()
+    meta = [torch.zeros((), device="meta")] * 10
+    meter._total = torch.zeros(10, device="meta")
+    meter.add(StepMetrics(DMetrics(*meta[:8]), GMetrics(*meta[8:])))
+    assert meter.bad_figure() is None
+    assert len(meter._unread) == 1
 
 
 def test_a_run_may_roll_back_and_go_on_with_other_noise(

@@ -1,0 +1,66 @@
+"""The images of a run, prepared now or before, with a word on what is odd about them."""
+
+import logging
+from functools import partial
+
+import numpy as np
+
+from ganctl.data import held_out
+from ganctl.data.duplicates import groups_of_equal
+from ganctl.data.images import Images
+from ganctl.data.labels import Labels, labels_of
+from ganctl.data.packing import PackedImages, Progress, opened, pack
+from ganctl.data.sources import Source, open_source
+from ganctl.distributed import each_machine_does
+from ganctl.errors import DataError
+from ganctl.settings.config import Config
+from ganctl.training.memory import memory_for_images
+
+SHOWN_COPIES = 5  # groups of equal images that are named, and images of each
+SHOWN_SKIPPED = 5  # unreadable files that are named; the cache's index lists all
+
+log = logging.getLogger("ganctl")
+
+
+def open_images(config: Config, progress: Progress) -> Images:
+    """The images that `config` names, prepared now or before, with a word on those left out."""
+    source = open_source(config.data.source, config.data.resolution)
+    asked = source, config.data.resolution, config.data.crop
+    with memory_for_images():
+        packed = each_machine_does(partial(pack, *asked), progress) or opened(*asked)
+    if packed.skipped:
+        log.warning("%d of %d files were left out:", len(packed.skipped), len(source))
+        for entry in packed.skipped[:SHOWN_SKIPPED]:
+            log.info("  %s: %s", entry.name, entry.reason)
+        if len(packed.skipped) > SHOWN_SKIPPED:
+            log.info("  ... all are listed in %s", packed.index)
+    labels = labels_for(source, packed, config)
+    data, n = config.data, len(packed.images)
+    chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
+    if config.augment.adaptive() and not len(chosen):
+        raise DataError(
+            f"augment.probability is adaptive, but none of {n} images can be held out to steer it",
+            hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
+        )
+    return Images(packed, labels, chosen)
+
+
+def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:
+    """The classes of the images of `packed`; none for an unconditional model."""
+    if not config.model.conditional:
+        return Labels((), np.empty(0, dtype=np.int64))
+    return labels_of(source, packed, config.data.attribute)
+
+
+def say_duplicates(images: Images, config: Config) -> None:
+    """A word on images that are there more than once, by name."""
+    groups = groups_of_equal(images.packed.images)
+    if not groups:
+        return
+    source = open_source(config.data.source, config.data.resolution)
+    left_out = {entry.name for entry in images.packed.skipped}
+    names = [name for i in range(len(source)) if (name := source.name(i)) not in left_out]
+    copies = sum(len(group) - 1 for group in groups)
+    log.warning("%d of %d images are copies of others:", copies, len(images.packed.images))
+    for group in groups[:SHOWN_COPIES]:
+        log.info("  %s", " = ".join(names[number] for number in group[:SHOWN_COPIES]))
