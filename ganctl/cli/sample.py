@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", "Batch", "np.ndarray")
 
 DEFAULT_IMAGES = 64
+MAX_SCALE = 64
 WALK_SEEDS = 5  # that --interpolate goes through, if none are named
 
 
@@ -38,8 +39,8 @@ def sample(
         int | None,
         typer.Option(
             "-n",
-            help="How many images; with classes as many of each, so perhaps a few more."
-            "  (default: 64)",
+            help="How many images, of all classes together.  (default: 64, or with classes as many"
+            " of each)",
         ),
     ] = None,
     seed: Seed = None,
@@ -55,8 +56,16 @@ def sample(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="x.png: a grid; x.npz; x.zip; x: a folder of PNGs; x.webp, x.gif: the way of"
-            " --interpolate.  (default: a grid here)"
+            help="x.png, x.jpg: a grid; x.npz; x.zip; x: a folder of PNGs; x.webp, x.gif, x.mp4:"
+            " the way of --interpolate.  (default: a grid here)"
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Of pictures and animations: K x K for each pixel.  (default: so that the longer"
+            " side has 512 or more)",
         ),
     ] = None,
     raw: Annotated[
@@ -87,6 +96,7 @@ def sample(
     ganctl sample --seeds 3,8,5,3 --interpolate 20 --out way.webp
     """
     _check_options(n, seed, seeds, walk, truncation, batch_size)
+    _check_scale(scale, out)
 
     from ganctl.cli import show
     from ganctl.runtime import choose_device, choose_precision, prepare
@@ -111,7 +121,7 @@ def sample(
         points = drawing.classes_in_turn(numbers, labels)
     else:
         numbers = choose_seeds(seeds, seed or 0, math.ceil((n or DEFAULT_IMAGES) / len(labels)))
-        points = drawing.each_class(numbers, labels)
+        points = drawing.each_class(numbers, labels, n)
     if out is None:
         out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
     with writing(out), show.ProgressBar("drawing") as progress:
@@ -121,7 +131,7 @@ def sample(
                 generator, points, walk,
                 truncation=truncation, device=target, precision=arithmetic,
             )  # fmt: skip
-            interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out)
+            interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out, scale)
         else:
             batches = drawing.draw(
                 generator, points, batch_size=batch_size,
@@ -129,7 +139,7 @@ def sample(
             )  # fmt: skip
             columns = len(numbers) if len(labels) > 1 else None
             counted = _counted(batches, progress, len(points))
-            drawing.write(counted, len(points), out, columns, names)
+            drawing.write(counted, len(points), out, columns, names, scale)
     show.result(str(out))
 
 
@@ -151,6 +161,16 @@ def _check_options(
         raise ConfigError(f"--batch-size is {batch_size}, but it must be from 1 to 65536")
     if walk is not None and not 1 <= walk <= 1000:
         raise ConfigError(f"--interpolate is {walk}, but it must be from 1 to 1000")
+
+
+def _check_scale(scale: int | None, out: Path | None) -> None:
+    if scale is None:
+        return
+    if not 1 <= scale <= MAX_SCALE:
+        raise ConfigError(f"--scale is {scale}, but it must be from 1 to {MAX_SCALE}")
+    if out is not None and out.suffix.lower() in ("", ".npz", ".zip"):
+        hint = "what goes to folders, .zip and .npz has the size that the networks draw"
+        raise ConfigError(f"--scale is for pictures and animations, but --out is {out}", hint)
 
 
 def _check_place(out: Path, n: int, walk: int | None, *, force: bool) -> None:

@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,11 @@ from torch import Tensor
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, fold, swaps
 from ganctl.runtime import Precision, autocast, random_stream, upload
-from ganctl.sampling.pictures import grid, png, save_png, to_uint8
+from ganctl.sampling.pictures import PICTURES, enlarged, grid, png, save_picture, save_png, to_uint8
 from ganctl.store.durable import replacing
 
 MAX_GRID = 4096  # images in one picture
-ANIMATIONS = (".webp", ".gif")
+ANIMATIONS = (".webp", ".gif", ".mp4")
 
 
 class Point(NamedTuple):
@@ -36,9 +37,15 @@ class Batch(NamedTuple):
     images: np.ndarray  # (B, H, W, 3) uint8
 
 
-def each_class(seeds: Sequence[int], labels: Sequence[int | None]) -> list[Point]:
-    """All seeds with the first class, then all with the next; `labels` are [None] without any."""
-    return [Point(seed, label) for label in labels for seed in seeds]
+def each_class(
+    seeds: Sequence[int], labels: Sequence[int | None], count: int | None = None
+) -> list[Point]:
+    """All seeds with the first class, then all with the next; `labels` are [None] without any.
+
+    With `count` just so many points: the last seed is left out of the last classes.
+    """
+    turns = [(place, seed) for seed in seeds for place in range(len(labels))][:count]
+    return [Point(seed, labels[place]) for place, seed in sorted(turns, key=itemgetter(0))]
 
 
 def classes_in_turn(seeds: Sequence[int], labels: Sequence[int | None]) -> list[Point]:
@@ -95,20 +102,26 @@ def check_out(out: Path, n: int) -> None:
     """ConfigError if n images cannot go to a file of that name."""
     if out.suffix.lower() in ANIMATIONS:
         raise ConfigError(f"{out} would be an animation", hint="it needs --interpolate K")
-    if out.suffix.lower() not in (".png", ".npz", ".zip", ""):
-        hint = "use .png (a grid), .npz, .zip, or a name without suffix for a folder of PNGs"
+    if out.suffix.lower() not in (*PICTURES, ".npz", ".zip", ""):
+        hint = "use .png or .jpg (a grid), .npz, .zip, or a name without suffix: a folder of PNGs"
         raise ConfigError(f"cannot write images to a {out.suffix} file", hint)
-    if out.suffix.lower() == ".png" and n > MAX_GRID:
+    if out.suffix.lower() in PICTURES and n > MAX_GRID:
         hint = "use --out FOLDER, images.zip or images.npz for so many"
         raise ConfigError(f"{n:,} images are too many for one picture (at most {MAX_GRID:,})", hint)
 
 
 def write(
-    batches: Iterable[Batch], n: int, out: Path, columns: int | None, classes: Sequence[str] = ()
+    batches: Iterable[Batch],
+    n: int,
+    out: Path,
+    columns: int | None,
+    classes: Sequence[str] = (),
+    scale: int | None = None,
 ) -> None:
-    """Write n images as `out` is named: a .png grid, .npz, .zip of PNGs, or a folder of PNGs.
+    """Write n images as `out` is named: a .png or .jpg grid, .npz, or a .zip or folder of PNGs.
 
-    `columns` is of the grid. With `classes` there is a folder for each, and labels in the .npz.
+    `columns` and `scale` are of the grid, in which a row is a class if there are `columns`. With
+    `classes` there is a folder for each, and labels in the .npz.
     A file is complete or absent; memory stays constant but for the grid.
     """
     check_out(out, n)
@@ -118,8 +131,10 @@ def write(
             path.parent.mkdir(parents=True, exist_ok=True)
             save_png(image, path)
         return
-    if out.suffix.lower() == ".png":
-        save_png(grid(np.concatenate([batch.images for batch in batches]), columns), out)
+    if out.suffix.lower() in PICTURES:
+        points, images = zip(*_singly(batches), strict=True)
+        places = None if columns is None else _places(points, columns)
+        save_picture(enlarged(grid(np.stack(images), columns, places), scale), out)
         return
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         if out.suffix.lower() == ".npz":
@@ -127,6 +142,16 @@ def write(
         else:
             for point, image in _singly(batches):
                 archive.writestr(_name(point, classes), png(image))
+
+
+def _places(points: Sequence[Point], columns: int) -> list[int]:
+    """The cell of each point, in rows of so many columns: another class begins another row."""
+    places: list[int] = []
+    for before, point in zip([None, *points], points, strict=False):
+        following = places[-1] + 1 if places else 0
+        new_row = before is not None and before.label != point.label
+        places.append(math.ceil(following / columns) * columns if new_row else following)
+    return places
 
 
 def _write_arrays(batches: Iterable[Batch], n: int, archive: zipfile.ZipFile) -> None:

@@ -1,5 +1,6 @@
 """The way from one image to the next, as a grid or an animation."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +14,13 @@ from torch.nn.functional import one_hot
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, fold, swaps
 from ganctl.runtime import Precision, autocast, upload
+from ganctl.sampling import video
 from ganctl.sampling.draw import ANIMATIONS, MAX_GRID, Point, latents
-from ganctl.sampling.pictures import grid, save_png, to_uint8
+from ganctl.sampling.pictures import PICTURES, enlarged, grid, save_picture, scale_for, to_uint8
 from ganctl.store.durable import replacing
 
 MAX_FRAMES = 10_000  # of an animation
+FRAMES_BYTES = 2**30  # of frames that are enlarged by themselves: Pillow holds all of them
 FRAME_MS = 80
 
 
@@ -68,30 +71,43 @@ def check_way(out: Path, points: int, steps: int) -> None:
     """ConfigError if the way through so many points cannot go to a file of that name."""
     if points < 2:
         raise ConfigError("--interpolate needs two seeds or more", hint="for example --seeds 0-4")
-    if out.suffix.lower() not in (".png", *ANIMATIONS):
-        hint = "use .png (a grid), .webp or .gif"
+    if out.suffix.lower() not in (*PICTURES, *ANIMATIONS):
+        hint = "use .png or .jpg (a grid), .webp, .gif or .mp4"
         raise ConfigError(f"--interpolate cannot write {out}", hint)
-    most = MAX_GRID if out.suffix.lower() == ".png" else MAX_FRAMES
+    if out.suffix.lower() == ".mp4":
+        video.need_av()
+    most = MAX_GRID if out.suffix.lower() in PICTURES else MAX_FRAMES
     if (points - 1) * steps > most:
         raise ConfigError(
             f"{(points - 1) * steps:,} images are more than {out} can hold ({most:,})"
         )
 
 
-def write_way(rows: Iterable[np.ndarray], out: Path) -> None:
-    """A grid with a row from each point to the next, or an endless .webp or .gif.
+def write_way(rows: Iterable[np.ndarray], out: Path, scale: int | None = None) -> None:
+    """A grid with a row from each point to the next, an endless .webp or .gif, or an .mp4.
 
-    A file is complete or absent.
+    Each pixel becomes a square of `scale` x `scale`; None: see `enlarged`. A file is complete or
+    absent.
     """
     parts = list(rows)
     images = np.concatenate(parts)
-    if out.suffix.lower() == ".png":
-        save_png(grid(images, columns=len(parts[0])), out)
+    if out.suffix.lower() in PICTURES:
+        save_picture(enlarged(grid(images, columns=len(parts[0])), scale), out)
         return
-    frames = [Image.fromarray(image) for image in images]
+    if out.suffix.lower() == ".mp4":
+        video.write_mp4((enlarged(image, scale) for image in images), out, FRAME_MS)
+        return
+    scale = scale or _scale_of_frames(images)
+    frames = [Image.fromarray(enlarged(image, scale)) for image in images]
     quality = {"lossless": True} if out.suffix.lower() == ".webp" else {}
     with replacing(out) as temporary, temporary.open("wb") as file:
         frames[0].save(
             file, format=out.suffix[1:].upper(), save_all=True, append_images=frames[1:],
             duration=FRAME_MS, loop=0, **quality,
         )  # fmt: skip
+
+
+def _scale_of_frames(images: np.ndarray) -> int:
+    """As for a picture, but less if memory for so many frames would be too large."""
+    most = math.isqrt(max(1, FRAMES_BYTES // images.nbytes))
+    return min(most, scale_for(*images.shape[1:3]))

@@ -9,7 +9,7 @@ from ganctl.errors import StorageError
 from ganctl.models import Generator
 from ganctl.models.spectral import normalized
 from ganctl.runtime import upload
-from ganctl.sampling.pictures import grid, save_png, to_uint8
+from ganctl.sampling.pictures import enlarged, grid, save_png, to_uint8
 from ganctl.settings.config import Config
 from ganctl.store.runs import Run
 from ganctl.training.inputs import Latents, latents
@@ -50,7 +50,7 @@ def _save(images: np.ndarray, run: Run, name: str) -> None:
     columns = COLUMNS if len(images) % COLUMNS == 0 else None
     try:
         run.check_place()
-        save_png(grid(images, columns), run.samples / name, run.run_id)
+        save_png(enlarged(grid(images, columns)), run.samples / name, run.run_id)
     except OSError as error:  # losing a picture must not end a run
         log.warning("the picture %s was not written: %s", name, error.strerror)
     except StorageError as error:

@@ -218,6 +218,8 @@ MISTAKES = [
     (["trian"], 2, "there is no command trian", "did you mean ganctl train?"),
     (["sample", "run", "--out", ""], 2, "--out is empty", "give it a value"),
     (["sample", "run", "--out="], 2, "--out is empty", "give it a value"),
+    (["sample", "run", "--scale", "0"], 2, "--scale is 0", ""),
+    (["sample", "run", "--scale", "2", "--out", "x.npz"], 2, "--scale is for pictures", "the size that the networks draw"),
     (["resume", ""], 2, "an argument is empty", "give it a value"),
     (["train", "--set", "foo.x=1"], 2, "unknown setting foo.x", "ganctl presets celeba64"),
     (["train", "--set", "loss.foo=1"], 2, "unknown setting loss.foo", "loss has loss.kind, loss.gradient_penalty, loss.r1"),

@@ -60,12 +60,27 @@ def test_a_class_is_chosen_by_name_or_number(run: Path) -> None:
 
 
 def test_a_grid_has_one_row_a_class_with_the_same_seeds(run: Path) -> None:
-    assert main(["sample", "run", "-n", "15", "--out", "x.png"]) == 0
+    assert main(["sample", "run", "-n", "15", "--out", "x.png", "--scale", "1"]) == 0
     images = drawn("--seeds", "0-4")["images"]
     assert np.array_equal(np.asarray(Image.open("x.png")), grid(images, columns=5))
     assert np.asarray(Image.open("x.png")).shape[:2] == (3 * 32, 5 * 32)
     preview = np.asarray(Image.open("run/samples/000000002.png"))
-    assert preview.shape[0] == 3 * 32
+    assert preview.shape == (3 * 32 * 2, 8 * 32 * 2, 3)  # enlarged: 512 pixels wide
+
+
+def test_so_many_images_are_drawn_as_are_asked_for(run: Path) -> None:
+    """Of all classes together; a row of the grid is a class all the same, with gaps."""
+    three, seven = drawn("-n", "3"), drawn("-n", "7")
+    assert three["labels"].tolist() == [0, 1, 2]
+    assert seven["labels"].tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert seven["seeds"].tolist() == [0, 1, 2, 0, 1, 0, 1]
+    assert drawn("-n", "2")["labels"].tolist() == [0, 1]
+    assert len(drawn()["images"]) == 66  # nothing asked for: full rows
+    assert main(["sample", "run", "-n", "7", "--out", "x.png", "--scale", "1"]) == 0
+    cells = np.asarray(Image.open("x.png")).reshape(3, 32, 3, 32, 3).swapaxes(1, 2)
+    assert np.array_equal(cells[1, 1], seven["images"][4])
+    assert np.array_equal(cells[2, 0], seven["images"][5])
+    assert (cells[1, 2] == 255).all() and (cells[2, 2] == 255).all()
 
 
 def test_files_lie_in_a_folder_for_each_class(run: Path) -> None:
@@ -94,7 +109,8 @@ def test_the_way_goes_through_the_chosen_classes(run: Path, capsys: Capture) -> 
     way = ["sample", "run", "--class", "dress,boot", "--interpolate", "3"]
     assert main([*way, "--seeds", "5,5", "--out", "x.png"]) == 0
     row = np.asarray(Image.open("x.png"))
-    assert row.shape == (32, 3 * 32, 3)
+    assert row.shape == (32 * 6, 3 * 32 * 6, 3)
+    row = row[::6, ::6]
     first = drawn("--class", "dress", "--seeds", "5")["images"][0]
     assert np.abs(row[:, :32].astype(int) - first).max() <= 1
     assert main([*way, "--seeds", "5,6", "--out", "x.gif"]) == 0
@@ -122,7 +138,7 @@ MISTAKES = [
     (["sample", "run", "--class", "dres"], 2, "there is no class 'dres'", "did you mean dress?"),
     (["sample", "run", "--class", "x"], 2, "there is no class 'x'", "boot, dress, shirt"),
     (["sample", "run", "--class", "1-3"], 2, "there is no class 3", "0 to 2: boot, dress, shirt"),
-    (["sample", "run", "--class", ""], 2, "there is no class ''", "boot, dress, shirt"),
+    (["sample", "run", "--class", ","], 2, "there is no class ''", "boot, dress, shirt"),
     (["sample", "run", "--interpolate", "0"], 2, "--interpolate is 0", ""),
     (["sample", "run", "--interpolate", "4", "-n", "1"], 2, "--interpolate needs two seeds", "--seeds 0-4"),
     (["train", *TINY, "--data", "faces"], 4, "the built-in faces have no classes", "conditional=false"),

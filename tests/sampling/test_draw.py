@@ -15,7 +15,7 @@ from ganctl.models import build_networks, swaps, winograd
 from ganctl.runtime import random_stream
 from ganctl.sampling import draw as drawing
 from ganctl.sampling.draw import Batch, Point
-from ganctl.sampling.pictures import grid, to_uint8
+from ganctl.sampling.pictures import enlarged, grid, to_uint8
 from ganctl.settings.config import Config
 from ganctl.training import ema, state
 
@@ -115,7 +115,7 @@ def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) 
     images = draw(range(10))
     points = [Point(seed) for seed in range(10)]
     batches = [Batch(points[:8], images[:8]), Batch(points[8:], images[8:])]
-    for name in ("x.png", "x.npz", "x.zip", "x"):
+    for name in ("x.png", "x.jpg", "x.npz", "x.zip", "x"):
         drawing.write(batches, 10, tmp_path / name, None)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["images"], images)
@@ -125,7 +125,11 @@ def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) 
     assert np.array_equal(np.stack(zipped), images)
     loose = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "x").iterdir())]
     assert np.array_equal(np.stack(loose), images)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), grid(images))
+    large, lossy = (np.asarray(Image.open(tmp_path / f"x.{kind}")) for kind in ("png", "jpg"))
+    assert np.array_equal(large, enlarged(grid(images), 4))
+    assert np.array_equal(large[::4, ::4], grid(images))
+    assert lossy.shape == large.shape
+    assert np.abs(lossy.astype(int) - large).mean() < 3
     assert not list(tmp_path.glob(".ganctl-*"))
 
 
@@ -160,10 +164,12 @@ def test_lists_of_seeds() -> None:
 
 
 def test_names_and_numbers_that_cannot_be_written_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"cannot write images to a \.jpg file"):
-        drawing.check_out(Path("x.jpg"), 1)
+    with pytest.raises(ConfigError, match=r"cannot write images to a \.tif file"):
+        drawing.check_out(Path("x.tif"), 1)
     with pytest.raises(ConfigError, match=r"x\.gif would be an animation"):
         drawing.check_out(Path("x.gif"), 1)
+    with pytest.raises(ConfigError, match=r"x\.mp4 would be an animation"):
+        drawing.check_out(Path("x.mp4"), 1)
     with pytest.raises(ConfigError, match="too many for one picture"):
         drawing.check_out(Path("x.png"), 5000)
 

@@ -1,6 +1,7 @@
 """The way from one image to the next: its ends, its course, and the files it goes to."""
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, build_networks, swaps
 from ganctl.runtime import random_stream
+from ganctl.sampling import interpolate as interpolate_module
 from ganctl.sampling.draw import Point, draw
 from ganctl.sampling.interpolate import between, check_way, interpolate, write_way
 from ganctl.sampling.pictures import grid
@@ -99,15 +101,46 @@ def test_a_grid_has_one_row_a_pair_and_an_animation_one_frame_an_image(tmp_path:
         rows[1][level] += 8 * level
     for name in ("way.png", "way.webp", "way.gif"):
         write_way(rows, tmp_path / name)
-    assert np.array_equal(
-        np.asarray(Image.open(tmp_path / "way.png")), grid(np.concatenate(rows), columns=5)
-    )
+    drawn = np.asarray(Image.open(tmp_path / "way.png"))
+    assert np.array_equal(drawn[::13, ::13], grid(np.concatenate(rows), columns=5))
     for name in ("way.webp", "way.gif"):
         with Image.open(tmp_path / name) as film:
             assert (film.n_frames, film.info["loop"]) == (10, 0)  # type: ignore[attr-defined]
+            assert film.size == (512, 512)
             film.seek(6)
             assert abs(int(np.asarray(film.convert("RGB"))[0, 0, 0]) - 88) <= 2
     assert not list(tmp_path.glob(".ganctl-*"))
+
+
+def test_frames_are_enlarged_less_where_there_are_too_many(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpolate_module, "FRAMES_BYTES", 10 * 8 * 8 * 3 * 4)
+        write_way([np.zeros((10, 8, 8, 3), np.uint8)], tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as film:
+        assert film.size == (16, 16)
+    write_way([np.zeros((10, 8, 8, 3), np.uint8)], tmp_path / "y.gif", scale=3)
+    with Image.open(tmp_path / "y.gif") as film:
+        assert film.size == (24, 24)
+
+
+def test_a_film_has_all_frames_in_their_colours(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    levels = np.arange(10, dtype=np.uint8) * 20 + 30
+    write_way([np.tile(levels[:, None, None, None], (1, 8, 8, 3))], tmp_path / "x.mp4")
+    with av.open(str(tmp_path / "x.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 10
+    assert frames[0].shape == (512, 512, 3)
+    for frame, level in zip(frames, levels, strict=True):
+        assert np.abs(frame.astype(int) - int(level)).max() <= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
+
+
+def test_a_film_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ConfigError, match="needs PyAV") as raised:
+        check_way(Path("x.mp4"), 2, 8)
+    assert raised.value.hint == "pip install av; .webp and .gif need nothing"
 
 
 @pytest.mark.parametrize(
