@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from ganctl.export.network import Exported
     from ganctl.store.journal import Row
 
-SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "hub": ""}
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "hub": "", "page": ".html"}
 
 
 def export(
     source: Source = None,
-    to: Annotated[str, typer.Option("--to", help="safetensors, onnx or hub.  (see below)")] = "",
+    to: Annotated[
+        str, typer.Option("--to", help="safetensors, onnx, hub or page.  (see below)")
+    ] = "",
     network: Annotated[str, typer.Option(help="g, or d in a .safetensors or .onnx file.")] = "g",
     out: Annotated[
         Path | None, typer.Option(help="The file, or hub's folder.  (default: one here)")
@@ -35,10 +37,12 @@ def export(
 
     onnx: plain operations in fp32 for other programs, at once compared with ganctl's images.
 
+    page: an HTML file that draws the images in a browser, without a network.
+
     hub: a folder for the Hugging Face Hub, with a card to fill in and example images.
 
     \b
-    ganctl export --to hub
+    ganctl export --to page
     ganctl export runs/celeba64-001 --to onnx --out faces.onnx
     ganctl export ckpt.pt --to safetensors --network d
     """
@@ -71,7 +75,7 @@ def _check_options(to: str, network: str, raw: bool, out: Path | None) -> None:
         raise ConfigError(f"{what}, but it must be one of {', '.join(SUFFIXES)}")
     if network not in ("g", "d"):
         raise ConfigError(f"--network is {network!r}, but it must be g or d")
-    if network == "d" and to == "hub":
+    if network == "d" and to in ("hub", "page"):
         hint = "use --to safetensors or --to onnx"
         raise ConfigError(f"--to {to} is for generators, but --network is d", hint)
     if network == "d" and raw:
@@ -91,13 +95,19 @@ def _check_place(to: str, out: Path, *, force: bool) -> None:
 
 def _write(to: str, out: Path, exported: "Exported", scores: "Sequence[Row]") -> None:
     from ganctl.cli import show
-    from ganctl.export import hub, onnx_file
+    from ganctl.export import hub, onnx_file, page
     from ganctl.store.contents import save_exported
+    from ganctl.store.durable import write_text
 
     if to == "safetensors":
         save_exported(out, exported.network, exported.name, exported.saved)
     elif to == "hub":
         hub.write(out, exported, scores)
+    elif to == "page":
+        made = page.page_of(exported)
+        write_text(out, made.document)
+        exact = "half" if made.half else "single"
+        show.note(f"compared: at most {made.largest:.2g} grey levels away, in {exact} precision")
     elif (compared := onnx_file.write(out, exported)) is None:
         show.note("not compared with ganctl's own results: onnxruntime is not installed")
     else:

@@ -18,6 +18,7 @@ from ganctl.export import hub, onnx_file
 from ganctl.export.network import Exported, plain, without_place
 from ganctl.models import Generator, build_networks
 from ganctl.models.attention import SelfAttention
+from ganctl.models.residual_blocks import ConditionalBatchNorm2d
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 from ganctl.store import safetensors
@@ -59,6 +60,11 @@ def exported_of(config: Config, network: str = "g", names: list[str] | None = No
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.1, generator=stream)
             module.running_var.uniform_(0.5, 1.5, generator=stream)
+            if module.affine:
+                module.weight.uniform_(1, 3, generator=stream)
+        if isinstance(module, ConditionalBatchNorm2d):
+            module.scale.weight.uniform_(0.5, 2, generator=stream)
+            module.shift.weight.normal_(0, 0.5, generator=stream)
     data = DataIdentity(source="photos", n=9, fingerprint="f" * 64, classes=names)
     saved = Description(
         run=RunIdentity(id="x", name="run"), step=7, config=config, exactness={}, data=data
