@@ -29,8 +29,6 @@ from ganctl.training.loop import train
 from ganctl.training.state import TrainState
 from ganctl.training.stopping import StopRequest
 
-FAILURE_MODES = ("mode collapse", "discriminator overpowers", "D memorises")
-
 
 def constant_noise(trained: TrainState) -> None:
     """Whatever the latents, both generators are given ones."""
@@ -162,13 +160,11 @@ def drawn_into(folder: Path, count: int) -> str:
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """The step of each failure mode's first alarm, and how the run stood at its end."""
-    first = {
-        mode: next((row["step"] for row in rows if mode in row["alarms"]), "-")
-        for mode in FAILURE_MODES
-    }
+    modes = dict.fromkeys(mode for row in rows for mode in row["alarms"])
+    first = {mode: next(row["step"] for row in rows if mode in row["alarms"]) for mode in modes}
     names = ("d_loss", "real_outside", "fake_outside", "d_gradient", "g_gradient")
     return {
-        **first,
+        "alarms": ", ".join(f"{mode} {step:,}" for mode, step in first.items()) or "none",
         **{name: mean(rows[-5:], name) for name in ("diversity", *names, "sigma_drift")},
     }
 

