@@ -72,7 +72,8 @@ def inspect_attention(
 
     In the picture: images with numbered queries, where these look, and the images with gamma = 0.
 
-    In the table: how many positions a query attends to, how far away, and what gamma = 0 changes.
+    In the table: how many positions a query attends to, how far away, what gamma = 0 changes, and
+    what of that uniform maps change: the rest is that of an average of the whole image.
 
     \b
     ganctl inspect-attention
@@ -123,7 +124,9 @@ def inspect_attention(
         save_png(attention_sheet(findings.reports, findings.row_names), out)
     step = subject.saved.step
     if json:
-        blocks = [asdict(figures) for figures in findings.figures]
+        from ganctl.insight.attention_verdict import verdict
+
+        blocks = [{**asdict(each), "verdict": verdict(each)} for each in findings.figures]
         where = {"checkpoint": str(path), "step": step, "picture": str(out)}
         show.result_json({**where, "blocks": blocks})
     else:
@@ -204,18 +207,22 @@ def _default_name(saved: "Description", options: Mapping[str, object]) -> Path:
 
 def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
     from ganctl.cli import show
+    from ganctl.insight.attention_verdict import share_by_place, verdict
 
     columns = ("images", "gamma", "entropy\n(of max)", "positions", "distance\n(uniform)")
     table = show.table(title, ("block", *columns))
-    table.add_column("gamma = 0 changes")
+    table.add_column("gamma = 0\nchanges")
+    table.add_column("uniform maps\nchange", justify="right")
     for block in blocks:
         if block.score is None or block.score_shift is None:
             effect = f"images by {block.image_change:.3g} of 255"
+            uniform = f"{block.image_change_uniform:.3g}"
         else:
             without = block.score - block.score_shift
             effect = (
                 f"score {block.score:+.3f} to {without:+.3f}, mean change {block.score_change:.2g}"
             )
+            uniform = f"{block.score_change_uniform:.2g}"
         table.add_row(
             f"{block.network}.{block.block}",
             f"{block.images:,}\n{block.data}",
@@ -224,5 +231,8 @@ def _print_table(blocks: "Sequence[Figures]", title: str) -> None:
             f"{block.effective_positions:.1f}\nof {block.keys}",
             f"{block.distance:.1f} px\n({block.uniform_distance:.1f} px)",
             effect,
+            uniform if (share := share_by_place(block)) is None else f"{uniform}\n({share:.0%})",
         )
     show.result_table(table)
+    for block in blocks:
+        show.result(verdict(block))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganctl.insight.attention_switches import evened, switched_off
 from ganctl.models import Discriminator, Generator
 from ganctl.models.attention import SelfAttention
 from ganctl.runtime import upload
@@ -47,9 +48,12 @@ class Figures:
     distance: float  # in pixels of the image, between a query and what it attends to
     uniform_distance: float  # the same if all weights were 1 / M
     image_change: float | None  # G: mean |change| of a grey level (0 to 255) by gamma = 0
+    image_change_uniform: float | None  # ... and by uniform maps in the place of its own
     score: float | None  # D: mean score
     score_shift: float | None  # D: mean of score minus score with gamma = 0
     score_change: float | None  # D: mean absolute value of that
+    score_change_uniform: float | None  # D: the same by uniform maps in the place of its own
+    score_spread: float | None  # D: standard deviation of the scores
 
 
 class Glance(NamedTuple):
@@ -69,6 +73,7 @@ class Report(NamedTuple):
 
     figures: Figures
     glances: list[Glance]  # at the first images
+    automatic: bool = False  # whether nobody named the queries
 
 
 @torch.no_grad()
@@ -99,7 +104,9 @@ def inspect_blocks(
         images = output if output.dim() == 4 else inputs[0]
         for watch in watches.values():
             with switched_off(watch.block):
-                watch.compare(images, output, network(*inputs))
+                without = network(*inputs)
+            with evened(watch.block):
+                watch.compare(images, output, without, network(*inputs))
     return [watch.report(name, block, data) for block, watch in watches.items()]
 
 
@@ -107,18 +114,6 @@ def attention_blocks(network: Generator | Discriminator) -> dict[str, SelfAttent
     """The attention blocks of a network by name, in the order in which they work."""
     modules = network.named_modules()
     return {name: module for name, module in modules if isinstance(module, SelfAttention)}
-
-
-@contextmanager
-def switched_off(block: SelfAttention) -> Iterator[None]:
-    """With gamma = 0, so that the block is the identity."""
-    gamma = block.gamma.detach().clone()
-    with torch.no_grad():
-        block.gamma.zero_()
-        try:
-            yield
-        finally:
-            block.gamma.copy_(gamma)
 
 
 def entropy(maps: Tensor) -> Tensor:
@@ -144,13 +139,14 @@ def position(query: Query, positions: int, resolution: int) -> int:
 def automatic_queries(weights: Tensor, count: int) -> list[int]:
     """`count` rows of one map (N, M) that show most of what it does, each unlike the others.
 
-    First the most focused row, the one of least entropy; then each time the row whose distance
-    (total variation) from the nearest of those chosen is largest.
+    First the most focused row, the one of least entropy, and a typical one, of median entropy; then
+    each time the row whose distance (total variation) from the nearest of those chosen is largest.
     """
-    chosen = [int(entropy(weights).argmin())]
-    nearest = torch.full((len(weights),), math.inf, device=weights.device)
+    by_entropy = entropy(weights).argsort(stable=True).tolist()
+    chosen = [by_entropy[0], by_entropy[len(by_entropy) // 2]][:count]
     while len(chosen) < count:
-        nearest = nearest.minimum((weights - weights[chosen[-1]]).abs().sum(-1))
+        away = [(weights - weights[row]).abs().sum(-1) for row in chosen]
+        nearest = torch.stack(away).amin(0)
         nearest[chosen] = -1  # none twice, even if all rows are the same
         chosen.append(int(nearest.argmax()))
     return chosen
@@ -198,6 +194,8 @@ class _Watch:
     output: float = 0.0  # of the network: images in [-1, 1], or scores
     shift: float = 0.0  # output minus output with gamma = 0 ...
     change: float = 0.0  # ... and the absolute value of that
+    change_uniform: float = 0.0  # the same with uniform maps
+    squares: float = 0.0  # of the output
     maps: list[tuple[list[Query], np.ndarray]] = field(default_factory=list)
     glances: list[Glance] = field(default_factory=list)
 
@@ -214,23 +212,27 @@ class _Watch:
             rows = weights[[position(query, n, self.resolution) for query in queries]]
             self.maps.append((queries, rows.unflatten(1, (side, side)).cpu().numpy()))
 
-    def compare(self, images: Tensor, output: Tensor, without: Tensor) -> None:
-        """Measure what the network gives against what it gives with gamma = 0."""
+    def compare(self, images: Tensor, output: Tensor, without: Tensor, even: Tensor) -> None:
+        """Measure what the network gives, with gamma = 0 and with uniform maps as well."""
         for index in range(min(len(images), self.shown - len(self.glances))):
             one, maps = slice(index, index + 1), self.maps[len(self.glances)]
             image, pair = to_uint8(images[one])[0], (output[one], without[one])
             compared = _scores(*pair) if output.dim() == 1 else _changed_images(*pair)
             self.glances.append(Glance(image, *maps, **compared))
         self.images += len(images)
-        output, without = (part.reshape(len(images), -1) for part in (output, without))
+        output, without, even = (p.reshape(len(images), -1) for p in (output, without, even))
         self.output += output.mean(1).sum().item()
         self.shift += (output - without).mean(1).sum().item()
         self.change += (output - without).abs().mean(1).sum().item()
+        self.change_uniform += (output - even).abs().mean(1).sum().item()
+        self.squares += output.square().mean(1).sum().item()
 
     def report(self, network: str, block: str, data: str) -> Report:
         n, m = self.shape
         nats = self.entropy / self.images
         scores = network == "d"
+        mean, square = self.output / self.images, self.squares / self.images
+        uniform = self.change_uniform / self.images
         figures = Figures(
             network=network,
             block=block,
@@ -245,11 +247,14 @@ class _Watch:
             distance=self.distance / self.images,
             uniform_distance=distances(n, m, self.resolution).mean().item(),
             image_change=None if scores else 127.5 * self.change / self.images,
-            score=self.output / self.images if scores else None,
+            image_change_uniform=None if scores else 127.5 * uniform,
+            score=mean if scores else None,
             score_shift=self.shift / self.images if scores else None,
             score_change=self.change / self.images if scores else None,
+            score_change_uniform=uniform if scores else None,
+            score_spread=math.sqrt(max(0.0, square - mean**2)) if scores else None,
         )
-        return Report(figures, self.glances)
+        return Report(figures, self.glances, automatic=not self.queries)
 
     def _automatic(self, weights: Tensor) -> list[Query]:
         centres = _centres(len(weights), self.resolution).int().tolist()

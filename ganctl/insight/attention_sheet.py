@@ -11,10 +11,12 @@ from ganctl.insight.attention_maps import Figures, Glance, Query, Report
 TILE = 160  # pixels: an image is enlarged by a whole factor, to this or more
 MARGIN, GAP = 16, 8
 LABELS = 92  # width of the column that names the rows
-HEADING, HEADER, CAPTION = 30, 24, 20  # heights: of a section's title, of its columns', below tiles
-FOOTER = 24
+# Heights: of a section's title, of its legend, of its columns' titles, and below tiles.
+HEADING, LEGEND, HEADER, CAPTION = 28, 26, 24, 20
 TITLE_SIZE, TEXT_SIZE = 16, 13  # of letters
 MARK = 15  # diameter of a query's mark
+RAMP_WIDTH, RAMP_HEIGHT = 160, 11  # of the legend
+AUTOMATIC_NAMES = {0: ": most focused", 1: ": typical"}  # of queries that nobody named
 SMOOTH = 4  # marks are drawn so many times larger, then reduced
 
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 118), (255, 255, 255)
@@ -36,45 +38,54 @@ def attention_sheet(reports: Sequence[Report], labels: Sequence[Sequence[str]]) 
     """
     sections = [_section(report, names) for report, names in zip(reports, labels, strict=True)]
     width = max(section.width for section in sections)
-    height = sum(section.height for section in sections) + FOOTER
+    height = sum(section.height for section in sections) + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     top = 0
     for section in sections:
         sheet.paste(section, (0, top))
         top += section.height
-    note = "Maps are scaled to their largest weight, given as a multiple of a uniform map's."
-    ImageDraw.Draw(sheet).text((MARGIN, top), note, FAINT, _font(TEXT_SIZE))
     return np.asarray(sheet)
 
 
-def overlay(image: np.ndarray, weights: np.ndarray, side: int) -> Image.Image:
-    """The image in grey, coloured by a map (m, m) that is up-sampled to side x side pixels."""
+def overlay(image: np.ndarray, weights: np.ndarray, side: int, largest: float) -> Image.Image:
+    """The image in grey, coloured by a map (m, m) that is up-sampled to side x side pixels.
+
+    `largest` is the weight that has the last colour. Colours go with a weight's square root, so
+    that maps whose largest weights differ tenfold can be read beside each other.
+    """
     grey = np.asarray(_enlarged(image, side).convert("L"), np.float32)[:, :, None] / 255
-    heat = Image.fromarray((weights / weights.max()).astype(np.float32))
+    heat = Image.fromarray((weights / largest).astype(np.float32))
     heat = heat.resize((side, side), Image.Resampling.BILINEAR)
-    stops = np.linspace(0, 1, len(RAMP))
-    levels = np.asarray(heat, np.float32)
-    colour = np.stack([np.interp(levels, stops, channel) for channel in RAMP.T], axis=-1)
+    colour = _colours(np.sqrt(np.asarray(heat, np.float32).clip(0, 1)))
     return Image.fromarray(((0.3 + 0.7 * grey) * colour).round().astype(np.uint8))
+
+
+def _colours(levels: np.ndarray) -> np.ndarray:
+    """(...) from 0 to 1 -> (..., 3): colours of the ramp."""
+    stops = np.linspace(0, 1, len(RAMP))
+    return np.stack([np.interp(levels, stops, channel) for channel in RAMP.T], axis=-1)
 
 
 def _section(report: Report, names: Sequence[str]) -> Image.Image:
     """One block: title, names of the columns, and a row for each image."""
     glances = report.glances
-    rows = [_tiles(glance, _factor(glances)) for glance in glances]
+    largest = max(float(weights.max()) for glance in glances for weights in glance.maps)
+    rows = [_tiles(glance, _factor(glances), largest) for glance in glances]
     captions = [_captions(glance) for glance in glances]
     side = rows[0][0].width
     width = 2 * MARGIN + LABELS + len(rows[0]) * (side + GAP) - GAP
-    height = MARGIN + HEADING + HEADER + len(rows) * (side + CAPTION)
+    height = MARGIN + HEADING + LEGEND + HEADER + len(rows) * (side + CAPTION)
     section = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(section)
     draw.text((MARGIN, MARGIN), _title(report.figures), INK, _font(TITLE_SIZE))
+    _legend(section, MARGIN + HEADING, largest * report.figures.keys)
     lefts = [MARGIN + LABELS + column * (side + GAP) for column in range(len(rows[0]))]
-    top = MARGIN + HEADING
+    top = MARGIN + HEADING + LEGEND
     for left, header in zip(lefts, _headers(glances), strict=True):
         if isinstance(header, int):
             _mark(section, (left + MARK // 2, top + MARK // 2 + 1), header, filled=True)
-            left, header = left + MARK + 5, "looks at"
+            names_of = AUTOMATIC_NAMES if report.automatic else {}
+            left, header = left + MARK + 5, f"looks at{names_of.get(header, '')}"
         draw.text((left, top), header, INK, _font(TEXT_SIZE))
     top += HEADER
     for name, tiles, texts in zip(names, rows, captions, strict=True):
@@ -85,6 +96,22 @@ def _section(report: Report, names: Sequence[str]) -> Image.Image:
             draw.text((left, top + side + 2), text, FAINT, _font(TEXT_SIZE))
         top += side + CAPTION
     return section
+
+
+def _legend(section: Image.Image, top: int, largest: float) -> None:
+    """What the colours of all maps of the block mean."""
+    draw = ImageDraw.Draw(section)
+    ramp = _colours(np.linspace(0, 1, RAMP_WIDTH)).round().astype(np.uint8)
+    bar = Image.fromarray(np.broadcast_to(ramp, (RAMP_HEIGHT, RAMP_WIDTH, 3)).copy())
+    left = MARGIN + LABELS
+    draw.text((left, top), "0", FAINT, _font(TEXT_SIZE))
+    section.paste(bar, (left + 14, top + 3))
+    at = left + 14 + round(RAMP_WIDTH / math.sqrt(max(1.0, largest)))  # where a uniform map is
+    draw.line((at, top, at, top + RAMP_HEIGHT + 5), INK, 1)
+    words = (
+        f"{largest:.1f} times a uniform map's weight, which the line marks; the same for all maps"
+    )
+    draw.text((left + RAMP_WIDTH + 22, top), words, FAINT, _font(TEXT_SIZE))
 
 
 def _title(figures: Figures) -> str:
@@ -106,7 +133,7 @@ def _headers(glances: Sequence[Glance]) -> list[str | int]:
     return ["image", "gamma = 0", f"change x {_factor(glances)}", *queries]
 
 
-def _tiles(glance: Glance, factor: int) -> list[Image.Image]:
+def _tiles(glance: Glance, factor: int, largest: float) -> list[Image.Image]:
     side = len(glance.image) * -(-TILE // len(glance.image))
     image = _enlarged(glance.image, side)
     places = [_place(query, len(glance.image), side) for query in glance.queries]
@@ -117,7 +144,7 @@ def _tiles(glance: Glance, factor: int) -> list[Image.Image]:
         visible = (factor * glance.change).round().clip(0, 255).astype(np.uint8)
         tiles += [_enlarged(glance.without, side), _enlarged(visible, side)]
     for number, (place, weights) in enumerate(zip(places, glance.maps, strict=True)):
-        tiles.append(overlay(glance.image, weights, side))
+        tiles.append(overlay(glance.image, weights, side, largest))
         _mark(tiles[-1], place, number, filled=False)
     return tiles
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import ganctl
+from ganctl.insight.attention_verdict import verdict
 from ganctl.report import account, axes, pictures, weights
 from ganctl.report.account import Account
 from ganctl.report.inside import Inside
@@ -153,5 +154,7 @@ def _attention(subjects: Sequence[Subject], most: int) -> str:
         if inside is not None and inside.sheet is not None:
             address = pictures.encoded_array(inside.sheet, most)
             sheet = figure(address, "Where points of images look", "", kind="sheet")
-            parts.append(card(number, each.name, f"<div class='wide' tabindex='0'>{sheet}</div>"))
+            said = "".join(f"<p>{text(verdict(figures))}</p>" for figures in inside.attention)
+            wide = f"<div class='wide' tabindex='0'>{sheet}</div>"
+            parts.append(card(number, each.name, said + wide))
     return section("Where attention looks", "".join(parts))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
-from ganctl.insight.attention_sheet import CAPTION, FOOTER, GAP, HEADER, HEADING, LABELS, MARGIN
+from ganctl.insight.attention_sheet import CAPTION, GAP, HEADER, HEADING, LABELS, LEGEND, MARGIN
 from ganctl.store import checkpoint
 
 TINY = [
@@ -21,6 +21,7 @@ TINY = [
 FIGURES = {
     "network", "block", "data", "images", "gamma", "queries", "keys", "entropy", "entropy_share",
     "effective_positions", "distance", "uniform_distance", "image_change", "score", "score_shift", "score_change",
+    "image_change_uniform", "score_change_uniform", "score_spread", "verdict",
 }  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
@@ -60,7 +61,9 @@ def tree(folder: str) -> dict[str, bytes]:
 def size_of(columns: int, *rows: int) -> tuple[int, int]:
     """Width and height of a picture with so many rows in each section."""
     width = 2 * MARGIN + LABELS + columns * (160 + GAP) - GAP
-    return width, sum(MARGIN + HEADING + HEADER + n * (160 + CAPTION) for n in rows) + FOOTER
+    return width, sum(
+        MARGIN + HEADING + LEGEND + HEADER + n * (160 + CAPTION) for n in rows
+    ) + MARGIN
 
 
 @pytest.mark.usefixtures("here")

@@ -3,6 +3,8 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from ganctl.insight.attention_maps import (
     MAP_VALUES,
+    Figures,
     Inputs,
     Query,
     Report,
@@ -22,8 +25,9 @@ from ganctl.insight.attention_maps import (
     generator_inputs,
     inspect_blocks,
     position,
-    switched_off,
 )
+from ganctl.insight.attention_switches import evened, switched_off
+from ganctl.insight.attention_verdict import share_by_place, verdict
 from ganctl.models import Discriminator, Generator, build_networks
 from ganctl.models.attention import SelfAttention
 from ganctl.runtime import random_stream
@@ -182,10 +186,13 @@ def test_the_position_of_a_pixel() -> None:
     assert [position(Query(x, y), 4096, R) for x, y in ((0, 0), (1, 0), (0, 1))] == [0, 2, 128]
 
 
-def test_automatic_queries_are_the_most_focused_and_then_the_most_different() -> None:
+def test_automatic_queries_are_the_most_focused_a_typical_one_and_the_most_different() -> None:
     uniform, left, also_left, right = [0.5, 0.5], [0.9, 0.1], [0.89, 0.11], [0.2, 0.8]
     weights = torch.tensor([uniform, also_left, left, right])
+    assert automatic_queries(weights, 1) == [2]
     assert automatic_queries(weights, 3) == [2, 3, 0]
+    near = torch.tensor([left, also_left, [0.88, 0.12], [0.87, 0.13], uniform])
+    assert automatic_queries(near, 3) == [0, 2, 4]
     assert sorted(automatic_queries(torch.full((4, 2), 0.5), 4)) == [0, 1, 2, 3]  # none twice
 
 
@@ -204,6 +211,57 @@ def test_switching_off_is_the_network_with_gamma_zero_and_is_undone(make: Make) 
     with pytest.raises(ZeroDivisionError), switched_off(block):
         raise ZeroDivisionError
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_uniform_maps_are_the_mean_of_all_values_and_are_undone(make: Make) -> None:
+    generator, _ = make()
+    (block,) = attention_blocks(generator).values()
+    x = torch.randn(2, block.query.in_channels, 8, 8)
+    plain, attend = block(x), block.attend
+    with evened(block):
+        even = block(x)
+    _, _, values = block._projections(x)
+    mean = values.mean(1)[:, :, None, None]
+    torch.testing.assert_close(even, x + block.gamma * block.output(mean.expand(-1, -1, 8, 8)))
+    assert block.attend is attend
+    assert torch.equal(block(x), plain)
+
+
+def test_a_block_whose_maps_are_uniform_is_an_average_and_nothing_else(make: Make) -> None:
+    networks = make()
+    for network in networks:
+        for block in attention_blocks(network).values():
+            sharpen(block, 1e-12)
+    for name in ("g", "d"):
+        (report,) = reports_of(networks, name, 3)
+        share = share_by_place(report.figures)
+        assert share is not None and share < 1e-3
+
+
+def figures_of(**changes: Any) -> Figures:
+    usual: dict[str, Any] = dict.fromkeys((f.name for f in fields(Figures)), 1)
+    scores = dict.fromkeys(
+        ("score", "score_shift", "score_change", "score_change_uniform", "score_spread")
+    )
+    return Figures(**{**usual, "network": "g", "block": "a", "data": "real", **scores, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_change": 0.0}, "is not used: gamma = 0 changes nothing."),
+        ({"image_change": 0.3, "image_change_uniform": 0.03}, "is hardly used: it changes images by 0.3 of 255 levels; 10% of that"),
+        ({"image_change": 9.0, "image_change_uniform": 1.08}, "is used mostly as a global average: it changes images by 9 of 255 levels; only 12% of that"),
+        ({"image_change": 9.0, "image_change_uniform": 8.1}, "is used to look somewhere: it changes images by 9 of 255 levels; 90% of that"),
+        ({"image_change": None, "score_change": 0.02, "score_change_uniform": 0.01, "score_spread": 1.0}, "is hardly used: it changes scores by 0.02, where they spread by 1; 50%"),
+        ({"image_change": None, "score_change": 0.2, "score_change_uniform": 0.15, "score_spread": 1.0}, "is used to look somewhere: it changes scores by 0.2"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_one_sentence(changes: dict[str, Any], words: str) -> None:
+    said = verdict(figures_of(**changes))
+    assert said.startswith("g.a on real images ")
+    assert words in said
+    assert said.endswith(".") and said.count(".\n") == 0
 
 
 def test_what_attention_contributes_equals_a_copy_with_gamma_zero(make: Make) -> None:
@@ -251,7 +309,8 @@ def test_figures_do_not_depend_on_how_images_are_batched(make: Make, name: str) 
     networks = make()
     (whole,), (parts,) = (reports_of(networks, name, 5, size) for size in (5, 2))
     for field, value in vars(whole.figures).items():
-        expected = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+        near = 1e-6 if field.endswith("uniform") else 1e-12  # what rounding leaves of nothing
+        expected = pytest.approx(value, rel=1e-4, abs=near) if isinstance(value, float) else value
         assert vars(parts.figures)[field] == expected, field
     assert len(parts.glances) == 3
     for one, other in zip(whole.glances, parts.glances, strict=True):

@@ -14,11 +14,11 @@ from ganctl.sampling.pictures import png
 
 FIGURES = Figures(
     network="g", block="blocks.1", data="generated", images=2, gamma=0.1, queries=64, keys=16, entropy=2.0,
-    entropy_share=0.72, effective_positions=7.4, distance=9.0, uniform_distance=16.6, image_change=1.5,
-    score=None, score_shift=None, score_change=None,
+    entropy_share=0.72, effective_positions=7.4, distance=9.0, uniform_distance=16.6, image_change=1.5, image_change_uniform=0.5,
+    score=None, score_shift=None, score_change=None, score_change_uniform=None, score_spread=None,
 )  # fmt: skip
 QUERIES = [Query(4, 6), Query(20, 25), Query(31, 0)]
-LEFT, TOP = sheet.MARGIN + sheet.LABELS, sheet.MARGIN + sheet.HEADING + sheet.HEADER
+LEFT, TOP = sheet.MARGIN + sheet.LABELS, sheet.MARGIN + sheet.HEADING + sheet.LEGEND + sheet.HEADER
 
 
 def glance(resolution: int = 32, network: str = "g", change: float = 2.0) -> Glance:
@@ -44,11 +44,8 @@ def test_the_picture_has_a_section_a_block_a_row_an_image_a_column_a_query(
     d = Report(FIGURES, [glance(resolution, "d")])
     picture = attention_sheet([g, d], [["seed 0", "seed 1"], ["real 1\ndress"]])
     width = sheet.MARGIN + sheet.LABELS + 6 * side + 5 * sheet.GAP + sheet.MARGIN
-    heights = [
-        sheet.MARGIN + sheet.HEADING + sheet.HEADER + rows * (side + sheet.CAPTION)
-        for rows in (2, 1)
-    ]
-    assert picture.shape == (sum(heights) + sheet.FOOTER, width, 3)
+    heights = [TOP + rows * (side + sheet.CAPTION) for rows in (2, 1)]
+    assert picture.shape == (sum(heights) + sheet.MARGIN, width, 3)
     assert Image.open(io.BytesIO(png(picture))).size == (width, picture.shape[0])
 
 
@@ -79,7 +76,9 @@ def test_each_row_is_an_image() -> None:
 def test_a_map_can_be_read_in_its_overlay() -> None:
     weights = np.full((4, 4), 0.01, np.float32)
     weights[1, 2] = 0.85
-    bright = np.asarray(overlay(np.full((32, 32, 3), 200, np.uint8), weights, 160).convert("L"))
+    bright = np.asarray(
+        overlay(np.full((32, 32, 3), 200, np.uint8), weights, 160, 0.85).convert("L")
+    )
     row, column = np.unravel_index(bright.argmax(), bright.shape)
     assert (row // 40, column // 40) == (1, 2)
     assert bright.max() > 3 * bright[-1, 0]
@@ -92,7 +91,7 @@ def test_an_image_can_be_read_in_its_overlay(weight: float) -> None:
     image[:, 16:] = 255
     weights = np.full((4, 4), weight, np.float32)
     weights[0, 0] = 1 / 16
-    grey = np.asarray(overlay(image, weights, 160).convert("L"), float)
+    grey = np.asarray(overlay(image, weights, 160, 1 / 16).convert("L"), float)
     assert grey[150, 150] > 1.5 * grey[150, 10]
 
 
