@@ -188,7 +188,7 @@ def test_networks_load_on_their_own(tiny: Callable[..., Config], tmp_path: Path)
     )
     networks, saved = contents.load_networks(path)
     assert (saved.config, saved.step) == (config, 0)
-    for name, network in networks._asdict().items():
-        own = getattr(trained, name).state_dict()
+    for name in contents.KINDS:
+        network, own = getattr(networks, name), getattr(trained, name).state_dict()
         assert all(torch.equal(value, own[key]) for key, value in network.state_dict().items())
         assert not network.training
