@@ -20,6 +20,7 @@ SEPARATED = 0.99  # share of real and of fake images outside the margins at whic
 WILD = 2.0  # spread of D(real) that no D needs: the hinge margins are so far apart
 IDLE = 0.05  # spread of D(real), and gain over guessing, below which D tells nothing apart
 EXPLODED = 1000  # spread of scores, or distance between real and fake ones, that no D needs
+TENFOLD = 10  # growth within a window at which a tenth of that is enough
 UNBOUNDED = {  # losses that fall for ever if D's scores grow, and the penalty that prevents it
     "wasserstein": "--set loss.gradient_penalty=10",
     "relativistic": "--set loss.r1=0.5 --set loss.r2=0.5",
@@ -132,7 +133,8 @@ def _odd_diversity(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
 def _explodes(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
     """D's scores grow without end, under any loss."""
     sizes = [size_of_scores(row) for row in rows]
-    if not all(size >= EXPLODED for size in sizes):
+    grows = sizes[-1] >= TENFOLD * sizes[0]
+    if not all(size >= (EXPLODED / TENFOLD if grows else EXPLODED) for size in sizes):
         return None
     return Diagnosis(
         "scores explode",

@@ -31,7 +31,7 @@ from ganctl.training.diversity import ClassDiversity, Diversity
 from tests.training.test_resume import sections, trained
 
 CPU = torch.device("cpu")
-# Figures of benchmarks/health.py's runs, of 800 or 2,000 steps.
+# Figures of benchmarks/health.py's runs, of 500 to 2,000 steps, and of three on drawn avatars.
 FIXTURE = Path(__file__).parent / "health.jsonl"
 
 
@@ -308,6 +308,15 @@ def test_other_evidence_names_its_figures() -> None:
     assert "at least 1.60 times" in high.evidence
 
 
+def test_scores_that_grow_tenfold_in_a_window_explode_earlier() -> None:
+    for last, expected in ((1_100.0, ["scores explode"]), (900.0, [])):
+        rows = rows_with(
+            d_loss=-5.0, real_spread=110.0, fake_spread=1.0, real_score=0.0, fake_score=0.0
+        )
+        rows[-1]["real_spread"] = last
+        assert names(rows, "wasserstein") == expected
+
+
 def test_the_size_of_scores_counts_no_shift() -> None:
     row = {"real_spread": 1.0, "fake_spread": 2.0, "real_score": 1e9, "fake_score": 1e9 - 4}
     assert diagnosis.size_of_scores(row) == 4
@@ -416,6 +425,10 @@ def test_a_row_that_a_stop_cut_short_has_no_say(
 
 RECORDED = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
 ILL = {
+    "avatars-100": "D memorises",
+    "exploding-wasserstein": "scores explode",
+    "non-saturating-frozen-g": "discriminator overpowers",
+    "weak-d": "discriminator too weak",
     "constant-noise": "mode collapse",
     "frozen-d": "discriminator too weak",
     "frozen-g": "discriminator overpowers",
