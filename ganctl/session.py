@@ -33,7 +33,7 @@ from ganctl.settings.config import Config, replace, value_of
 from ganctl.store import checkpoint, runs, sharing
 from ganctl.store.contents import Description, check_size, described
 from ganctl.store.runs import Run
-from ganctl.training import places, state
+from ganctl.training import oddities, places, state
 from ganctl.training.diagnosis import forewarning
 from ganctl.training.inputs import Inputs
 from ganctl.training.loop import Watcher, train
@@ -86,6 +86,7 @@ def new(
     if images is None:
         images = open_images(config, progress)
         first_does(partial(say_duplicates, images, config))
+        first_does(partial(oddities.say, images, config))
     if warning := forewarning(config):
         log.warning("%s", warning)
     return _assembled(config, device, images)
@@ -208,10 +209,11 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
     def ended_at_once(number: int) -> None:
         run.journal.set_status("stopped", progress.step, "a second signal", 128 + number)
 
+    telling = oddities.SaysHowOften(watcher, len(session.inputs.batches))
     try:
         stop_request = StopRequest(ended_at_once, patient=launched())
         with stop_request as stop, out_of_memory_explained(config, run):
-            train(progress, session.inputs, config, run, identity, watcher, stop)
+            train(progress, session.inputs, config, run, identity, telling, stop)
     except Exception as error:
         outcome = "stopped" if isinstance(error, StoppedError | AlarmError) else "failed"
         code = error.exit_code if isinstance(error, GanctlError) else 1

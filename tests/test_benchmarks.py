@@ -16,6 +16,7 @@ SMALL = {
     "data": ["--files", "20", "--rounds", "1"],
     "swaps": ["--preset", "faces32", "--batch-size", "2", "--rounds", "1", "--sides", "plain", "chunked"],
     "operations": ["--presets", "faces32"],
+    "busy": ["--rounds", "1", "--seconds", "0.01", "--sides", "as it is", "1,000 spins"],
     "health": ["--steps", "1", "--cases", "constant-noise"],
     "ablation": ["--steps", "1", "--seeds", "1"],
     "small_data": [
@@ -28,6 +29,7 @@ ROWS = {
     "data": ["pillow", "ganctl", "batches"],
     "swaps": ["plain", "chunked"],
     "operations": ["faces32", "convolution"],
+    "busy": ["as it is", "1,000 spins", "images/s"],
     "health": ["constant-noise", "alarms"],
     "ablation": ["no spectral norm", "diversity"],
     "small_data": ["plain", "adaptive", "FD / plain"],

@@ -14,7 +14,7 @@ from ganctl.runtime import fingerprint, peak_memory, synchronize
 from ganctl.session import Session
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store.contents import tensors_in
-from ganctl.training import opening
+from ganctl.training import oddities, opening
 from ganctl.training.memory import memory_for_images
 
 SPELL = 1.0  # seconds that are timed together
@@ -41,6 +41,8 @@ def print_dry_run(config: Config, device_name: str, *, as_json: bool, verbose: b
         "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {report['checkpoints_kept']} saves",
     }.items():
         show.result(f"{name:16}{value}")
+    if often := oddities.seen_often(report["images_per_second"], report["images"]):
+        show.note(f"warning: {often}")
     if verbose:
         show.result_text("\n" + to_yaml(settled))
 
@@ -52,6 +54,8 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     with memory_for_images():
         packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
     images = Images(packed, opening.labels_for(source, packed, config))
+    for oddity in (*oddities.few(len(source), config), *oddities.small(source, config)):
+        show.note(f"warning: {oddity}")
     tried = session.new(config, device_name, images)
     seconds, spread = _seconds_a_step(tried)
     payload = tried.state.payload()

@@ -35,6 +35,9 @@ def resume(
     ganctl resume runs/faces32-001 --steps 10000
     ganctl resume runs/photos-faces32-001 --data elsewhere/photos.zip
     """
+    from ganctl import busy
+
+    busy.prepare()
     from ganctl.cli import training
     from ganctl.store import runs
 

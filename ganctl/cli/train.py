@@ -63,6 +63,7 @@ def train(
     ganctl train --data photos/ --set optim.g_lr=2e-4
     ganctl train --preset celeba64 --data photos/ --dry-run
     """
+    from ganctl import busy
     from ganctl.settings import presets
 
     if json and not dry_run:
@@ -80,6 +81,7 @@ def train(
     if data is not None and source is not None and source.name == "DEFAULT":
         _propose_photos64(data)
 
+    busy.prepare()
     if dry_run:
         from ganctl.cli.dry_run import print_dry_run
 

@@ -1,0 +1,89 @@
+"""What other programs take of this machine's cores, and what is done about it before torch comes.
+
+Threads that compute together wait for each other at every operation, and wait by spinning: for the
+core that another program has they wait a time slice, and keep a second core from it meanwhile.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+STAT = Path("/proc/stat")
+LOOKED_AT = 0.3  # seconds
+BUSY = 0.3  # cores that others take: a browser or a backup, not the odd background task
+# Of GCC's OpenMP, which torch is built with on Linux: how often a waiting thread looks before it
+# sleeps. Its own default is 300,000 times, a millisecond or so.
+SPINS, FEW_SPINS = "GOMP_SPINCOUNT", "1000"
+CHOSEN_ALREADY = (SPINS, "OMP_WAIT_POLICY")  # by the user
+
+log = logging.getLogger("ganctl")
+
+
+def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Say if other programs take cores, and then let waiting threads sleep.
+
+    Nothing can be done once torch is loaded. On quiet cores nothing is changed, since sleeping and
+    waking costs there. Which bytes a run computes does not depend on it.
+    """
+    if "torch" in sys.modules:
+        return
+    taken, cores = taken_by_others(), len(_own_cores())
+    if taken is None or taken < BUSY:
+        return
+    fewer = max(1, int(cores - taken))
+    log.info(
+        "other programs take %.1f of %d cores: training is slower until they end;"
+        " OMP_NUM_THREADS=%d before the command can help until then",
+        taken, cores, fewer,
+    )  # fmt: skip
+    if not any(name in environment for name in CHOSEN_ALREADY):
+        environment[SPINS] = FEW_SPINS
+
+
+def taken_by_others() -> float | None:
+    """Cores, of those that this process may use, which others keep busy now; None if not known.
+
+    This process sleeps meanwhile. Only Linux tells.
+    """
+    before = _times()
+    time.sleep(LOOKED_AT)
+    after = _times()
+    if not before or before.keys() != after.keys():
+        return None
+    return busy_cores(before, after)
+
+
+def busy_cores(
+    before: Mapping[int, tuple[int, int]], after: Mapping[int, tuple[int, int]]
+) -> float:
+    """From (idle, total) ticks of each core."""
+    share = 0.0
+    for core, (idle, total) in after.items():
+        passed = total - before[core][1]
+        share += 1 - (idle - before[core][0]) / passed if passed > 0 else 0.0
+    return share
+
+
+def _times() -> dict[int, tuple[int, int]]:
+    """(idle, total) ticks of each core of ours since the machine was started; {} if not told."""
+    try:
+        lines = STAT.read_text().splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        name, *values = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in _own_cores():
+            ticks = [int(value) for value in values[:8]]  # what guests take is in them already
+            found[int(name[3:])] = (ticks[3] + ticks[4], sum(ticks))  # idle, and waiting for a disk
+    return found
+
+
+def _own_cores() -> set[int]:
+    try:
+        return set(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return set(range(os.cpu_count() or 1))

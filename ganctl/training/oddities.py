@@ -1,0 +1,122 @@
+"""What is odd about images at the start of a run: one line each, with what may be done about it."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ganctl.data.images import Images
+from ganctl.data.sources import FaceSource, Source, open_source
+from ganctl.settings.config import Config
+from ganctl.training.loop import Watcher
+
+LOOKED_AT = 64  # images, from the first to the last
+ALIKE = 2.0  # grey levels between images of the same place: less is a folder of copies
+OFTEN = 100  # times an hour
+HOUR = 3600  # seconds
+
+log = logging.getLogger("ganctl")
+
+
+def say(images: Images, config: Config) -> None:
+    """A warning of each oddity."""
+    source = open_source(config.data.source, config.data.resolution)
+    for oddity in (
+        *few(len(images.packed.images) - len(images.held_out), config),
+        *small(source, config),
+        *alike(images.packed.images),
+    ):
+        log.warning("%s", oddity)
+
+
+def few(count: int, config: Config) -> Iterator[str]:
+    """`count` images are fewer than a batch."""
+    batch = config.optim.batch_size
+    if count < batch:
+        yield (
+            f"{count:,} images are fewer than a batch of {batch}: each step shows some of them"
+            f" twice; --batch-size {max(2, count // 2)} does not, but more images are what helps"
+        )
+
+
+def small(source: Source, config: Config) -> Iterator[str]:
+    """Images of `source` are smaller than the crop, or than what they are resized to."""
+    if isinstance(source, FaceSource):
+        return
+    found = [(_shorter_side(source, index), source.name(index)) for index in _some(len(source))]
+    sides = [(side, name) for side, name in found if side]
+    if not sides:
+        return
+    side, name = min(sides)
+    data = config.data
+    share = sum(each < (data.crop or data.resolution) for each, _ in sides) / len(sides)
+    if data.crop is not None and side < data.crop:
+        yield (
+            f"data.crop is {data.crop}, but {share:.0%} of the images are smaller, for example"
+            f" {name}: of these the largest square is taken; --set data.crop=null takes it of all"
+        )
+    elif side < data.resolution:
+        yield (
+            f"{share:.0%} of the images have less than {data.resolution} pixels on a side, for"
+            f" example {name}, and are enlarged: they will be blurred"
+        )
+
+
+def alike(pixels: np.ndarray) -> Iterator[str]:
+    """(N, R, R, 3) uint8 hardly differ."""
+    if len(pixels) < 2:
+        return
+    some = pixels[list(_some(len(pixels)))].astype(np.float32)
+    if (spread := float(some.std(axis=0).mean())) < ALIKE:
+        yield (
+            f"the images are nearly the same: they differ by {spread:.1f} of 255 grey levels; is"
+            " this the right folder?"
+        )
+
+
+def seen_often(images_per_second: float, count: int) -> str | None:
+    """What is to be said of `count` images at this speed."""
+    times = HOUR * images_per_second / count
+    if times < OFTEN:
+        return None
+    return (
+        f"each of the {count:,} images is seen {times:,.0f} times an hour: D may learn them by"
+        " heart; more images help, or --set augment.policy=[colour,translation,cutout]"
+    )
+
+
+class SaysHowOften:
+    """A watcher that says so once, at the first figures, and passes everything on."""
+
+    def __init__(self, shown: Watcher, count: int) -> None:
+        """`count` images are trained on."""
+        self._shown, self._count, self._said = shown, count, False
+
+    def stepped(self, step: int) -> None:
+        """Passed on."""
+        self._shown.stepped(step)
+
+    def measured(self, row: Mapping[str, Any]) -> None:
+        """Passed on, after a word if one is due."""
+        word = None if self._said else seen_often(row["images_per_second"], self._count)
+        self._said = True
+        if word:
+            log.warning("%s", word)
+        self._shown.measured(row)
+
+    def saved(self, step: int, path: str) -> None:
+        """Passed on."""
+        self._shown.saved(step, path)
+
+
+def _some(count: int) -> Iterator[int]:
+    """Indices of up to LOOKED_AT images, spread over all."""
+    return iter(sorted({int(place) for place in np.linspace(0, count - 1, min(count, LOOKED_AT))}))
+
+
+def _shorter_side(source: Source, index: int) -> int | None:
+    try:
+        return min(source.read(index).size)
+    except Exception:  # it was left out, whatever Pillow raises for it
+        return None

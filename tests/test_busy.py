@@ -1,0 +1,73 @@
+"""What other programs take of the cores is told, and answered only where it is so."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganctl import busy
+
+
+def test_busy_cores_by_hand() -> None:
+    """Ticks: one core idle, one half busy, one busy all the time; one whose clock stands still."""
+    before = {0: (100, 200), 1: (100, 200), 2: (100, 200), 3: (5, 9)}
+    after = {0: (130, 230), 1: (115, 230), 2: (100, 230), 3: (5, 9)}
+    assert busy.busy_cores(before, after) == pytest.approx(0 + 0.5 + 1 + 0)
+
+
+def test_times_are_read_of_our_own_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """user nice system idle iowait irq softirq steal guest guest_nice"""
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 10 20 30 400 50 6 7 8 9 9\ncpu1 1 1 1 1 1 1 1 1 0 0\n"
+        "cpu2 1 1 1 1 1 1 1 1 0 0\nintr 5\n"
+    )
+    monkeypatch.setattr(busy, "STAT", stat)
+    monkeypatch.setattr(busy, "_own_cores", lambda: {0, 2})
+    assert busy._times() == {0: (450, 531), 2: (2, 8)}
+    monkeypatch.setattr(busy, "STAT", tmp_path / "none")
+    assert busy.taken_by_others() is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "before", "spins"),
+    [
+        (1.2, {}, "1000"),
+        (0.1, {}, None),
+        (None, {}, None),
+        (1.2, {"GOMP_SPINCOUNT": "5"}, "5"),
+        (1.2, {"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_sleep_only_beside_others_and_unless_the_user_decided(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    taken: float | None,
+    before: dict[str, str],
+    spins: str | None,
+) -> None:
+    monkeypatch.setattr(busy, "taken_by_others", lambda: taken)
+    monkeypatch.delitem(sys.modules, "torch")
+    caplog.set_level("INFO", logger="ganctl")
+    environment = dict(before)
+    busy.prepare(environment)
+    assert environment.get("GOMP_SPINCOUNT") == spins
+    told = "other programs take 1.2 of" in caplog.text
+    assert told == (taken == 1.2)
+
+
+def test_once_torch_is_loaded_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "taken_by_others", lambda: pytest.fail("it would take a moment"))
+    busy.prepare({})
+
+
+@pytest.mark.parametrize("command", [["train", "--dry-run"], ["resume", "r"]])
+def test_it_comes_before_torch(command: list[str]) -> None:
+    script = (
+        "import sys; from ganctl import busy; from ganctl.cli.app import main\n"
+        "busy.prepare = lambda: sys.exit('torch' in sys.modules and 'late' or 'early')\n"
+        f"main({command!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == "early\n"

@@ -1,0 +1,76 @@
+"""What is odd at the start of a run is told in one line each, and nothing is told otherwise."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Silent
+from PIL import Image
+
+from ganctl.cli.app import main
+from ganctl.data.faces import draw_face
+from ganctl.data.sources import FolderSource, open_source
+from ganctl.settings.config import Config
+from ganctl.training import oddities
+from tests.cli.test_cli import TINY
+
+Configs = Callable[..., Config]
+
+
+def test_fewer_images_than_a_batch(tiny: Configs) -> None:
+    (line,) = oddities.few(3, tiny(optim__batch_size=4))
+    assert line.startswith("3 images are fewer than a batch of 4")
+    assert not list(oddities.few(4, tiny(optim__batch_size=4)))
+
+
+def test_images_smaller_than_the_crop_or_the_resolution(tiny: Configs, tmp_path: Path) -> None:
+    for number, side in enumerate((40, 40, 40, 24)):
+        draw_face(number, side).save(tmp_path / f"{number}.png")
+    source = FolderSource(tmp_path)
+    (line,) = oddities.small(source, tiny(data__crop=30))
+    assert line.startswith("data.crop is 30, but 25% of the images are smaller, for example 3.png")
+    (line,) = oddities.small(source, tiny())
+    assert line.startswith(
+        "25% of the images have less than 32 pixels on a side, for example 3.png"
+    )
+    (tmp_path / "3.png").write_bytes(b"damaged")
+    assert not list(oddities.small(source, tiny(data__crop=40)))
+
+
+def test_images_that_are_all_alike(faces: np.ndarray) -> None:
+    one = faces[:1].repeat(9, axis=0)
+    one[3] = np.clip(one[3].astype(int) + 1, 0, 255)
+    (line,) = oddities.alike(one)
+    assert line.startswith("the images are nearly the same: they differ by 0.3 of 255 grey levels")
+    assert not list(oddities.alike(faces))
+    assert not list(oddities.alike(faces[:1]))
+
+
+def test_an_image_that_is_seen_a_hundred_times_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    """100 images at 10 images/s: each 360 times an hour; said once."""
+    assert oddities.seen_often(10, 361) is None
+    watcher = oddities.SaysHowOften(Silent(), 100)
+    for step in (1, 2):
+        watcher.stepped(step)
+        watcher.measured({"step": step, "images_per_second": 10.0})
+        watcher.saved(step, "x.pt")
+    (line,) = caplog.messages
+    assert line.startswith("each of the 100 images is seen 360 times an hour")
+
+
+def test_oddities_are_told_when_a_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "same").mkdir()
+    for number in range(3):
+        Image.new("RGB", (20, 20), (100, 100, 100 + number)).save(tmp_path / f"same/{number}.png")
+    options = ["train", "--data", str(tmp_path / "same"), *TINY, "--set", "data.crop=30"]
+    assert main(options) == 0
+    err = capsys.readouterr().err
+    for word in ("fewer than a batch", "data.crop is 30", "nearly the same", "times an hour"):
+        assert sum(word in line and line.startswith("warning: ") for line in err.splitlines()) == 1
+
+
+def test_the_built_in_faces_are_not_odd(tiny: Configs) -> None:
+    assert not list(oddities.small(open_source("faces", 32), tiny()))
