@@ -29,6 +29,8 @@ def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
         factors = " x ".join(f"{p.bound:.3g} ({p.name})" for p in chain if p.bound is not None)
         without = ", without its attention blocks, which have no bound" if attention else ""
         show.result(f"{name.upper()} stretches by at most {product(chain):.3g}{without}: {factors}")
+        found = ", as two inputs show that gradient ascent found"
+        show.result(f"{name.upper()} stretches by at least {snapshot.lower[name]:.3g}{found}")
 
 
 def _layers_table(snapshot: Snapshot, top_k: int | None, *, with_values: bool) -> Table:

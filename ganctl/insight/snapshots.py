@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ganctl.errors import CheckpointError
 from ganctl.insight import foreign
+from ganctl.insight.lower_bounds import lower_bound
 from ganctl.insight.spectra import (
     LayerSpectrum,
     layer_spectra,
@@ -28,6 +29,7 @@ class Snapshot(NamedTuple):
     step: int | None  # None: a foreign file does not say
     layers: list[LayerSpectrum]
     chains: dict[str, list[Piece]]  # of each network, if its convolutions were looked at as maps
+    lower: dict[str, float]  # of each of these, what it was seen to stretch two inputs by
     weights: str = ""  # "live", or "averaged" ones of G; "" in a foreign file
 
 
@@ -38,7 +40,7 @@ def of_checkpoint(
 
     `averaged` takes the averaged generator instead of the live one, and so does an exported file
     that has no other; of such a file only what it has is looked at. `as_maps` also bounds what
-    convolutions stretch whole images by, which takes most of the time.
+    convolutions stretch whole images by, and networks from below, which takes most of the time.
     """
     loaded, saved = load_networks(path)
     names = loaded.those_of(names)
@@ -54,6 +56,7 @@ def of_checkpoint(
     total = sum(len(weighted_layers(networks[name])) for name in names)
     layers: list[LayerSpectrum] = []
     chains: dict[str, list[Piece]] = {}
+    lower: dict[str, float] = {}
     for name in names:
         sides = map_sides(networks[name], saved.config.data.resolution) if as_maps else None
         before = len(layers)
@@ -63,7 +66,10 @@ def of_checkpoint(
         if sides is not None:
             norms = {layer.layer: layer.norm.upper for layer in layers[before:] if layer.norm}
             chains[name] = pieces(networks[name], norms, sides)
-    return Snapshot(str(path), saved.step, layers, chains, "averaged" if averaged else "live")
+            classes = len(saved.data.classes) if saved.config.model.conditional else 0
+            lower[name] = lower_bound(networks[name], saved.config.data.resolution, classes)
+    which = "averaged" if averaged else "live"
+    return Snapshot(str(path), saved.step, layers, chains, lower, which)
 
 
 def of_foreign(path: Path, *, as_maps: bool, progress: Progress) -> Snapshot:
@@ -74,7 +80,7 @@ def of_foreign(path: Path, *, as_maps: bool, progress: Progress) -> Snapshot:
         estimate = foreign.sigma(weight)
         layers.append(weight_spectrum(weight.layer, weight.weight, estimate, as_maps))
         progress(number, len(weights))
-    return Snapshot(str(path), None, layers, {})
+    return Snapshot(str(path), None, layers, {}, {})
 
 
 def of_run(
@@ -109,7 +115,11 @@ def plain_values(snapshot: Snapshot) -> dict[str, Any]:
         lower, upper = values.pop("norm") or (None, None)
         layers.append({**values, "norm_lower": lower, "norm_upper": upper})
     chains = {
-        name: {"bound": product(chain), "pieces": [piece._asdict() for piece in chain]}
+        name: {
+            "bound": product(chain),
+            "at_least": snapshot.lower[name],
+            "pieces": [piece._asdict() for piece in chain],
+        }
         for name, chain in snapshot.chains.items()
     }
     return {

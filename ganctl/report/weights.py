@@ -73,8 +73,9 @@ def _table(snapshot: Snapshot) -> str:
     bounds = []
     for name, chain in snapshot.chains.items():
         but = ", attention left out" if any(piece.bound is None for piece in chain) else ""
-        most = f"by at most {product(chain):.3g}{but}"
-        bounds.append(f"<p>{NETWORKS[name]} stretches the difference of two inputs {most}.</p>")
+        most = f"at most {product(chain):.3g}{but}"
+        seen = f"at least {snapshot.lower[name]:.3g}, and {most}"
+        bounds.append(f"<p>{NETWORKS[name]} stretches the difference of two inputs by {seen}.</p>")
     return f"<div class='wide' tabindex='0'><table>{''.join(lines)}</table></div>{''.join(bounds)}"
 
 
