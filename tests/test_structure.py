@@ -127,9 +127,9 @@ def test_the_precisions_that_settings_and_runtime_spell_out_are_the_same() -> No
     assert get_args(sections.Precision) == get_args(runtime.Precision)
 
 
-def test_the_readme_has_a_line_for_each_module() -> None:
-    text = (PACKAGE.parent / "README.md").read_text()
-    tree = text.split("## The code")[1].split("```")[1]
+def test_the_map_of_the_code_has_a_line_for_each_module() -> None:
+    text = (PACKAGE.parent / "docs" / "code.md").read_text()
+    tree = text.split("# The code")[1].split("```")[1]
     named = re.findall(r"^    (\w+\.py) {2,}\S", tree, re.MULTILINE)
     rooms = [folder for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()]
     modules = [path.name for room in rooms if room.name != "cli" for path in room.glob("[a-z]*.py")]
