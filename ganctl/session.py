@@ -28,6 +28,7 @@ from ganctl.errors import (
 from ganctl.models.swaps import Swaps
 from ganctl.processes import launched
 from ganctl.runtime import choose_device, choose_precision, fingerprint, prepare
+from ganctl.scores.features import settled as features_settled
 from ganctl.settings import overrides
 from ganctl.settings.config import Config, replace, value_of
 from ganctl.store import checkpoint, runs, sharing
@@ -223,10 +224,14 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
 
 
 def settle(config: Config, device: torch.device) -> Config:
-    """`config` with what depends on this machine made definite: precision and path."""
+    """`config` with what depends on this machine made definite: precision and paths."""
     source = places.absolute(config.data.source)  # so that `resume` works from anywhere
     precision = choose_precision(config.train.precision, device)
-    return replace(config, {"data.source": source, "train.precision": precision})
+    features = config.score.features
+    if config.score.every:
+        features = features_settled(features)
+    settled = {"data.source": source, "train.precision": precision, "score.features": features}
+    return replace(config, settled)
 
 
 def _check_precision(run: Run, config: Config, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import ganctl
 from ganctl.cli import (
+    compare,
     export,
     inspect_attention,
     inspect_sn,
@@ -21,6 +22,7 @@ from ganctl.cli import (
     resume,
     runs,
     sample,
+    score,
     train,
 )
 from ganctl.errors import GanctlError, StoppedError
@@ -56,9 +58,11 @@ app.command("train", cls=_Command)(train.train)
 app.command("resume", cls=_Command)(resume.resume)
 app.command("runs", cls=_Command)(runs.runs)
 app.command("sample", cls=_Command)(sample.sample)
+app.command("score", cls=_Command)(score.score)
 app.command("inspect-sn", cls=_Command)(inspect_sn.inspect_sn)
 app.command("inspect-attention", cls=_Command)(inspect_attention.inspect_attention)
 app.command("plot", cls=_Command)(plot.plot)
+app.command("compare", cls=_Command)(compare.compare)
 app.command("report", cls=_Command)(report.report)
 app.command("export", cls=_Command)(export.export)
 app.command("presets", cls=_Command)(presets.presets)

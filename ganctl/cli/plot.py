@@ -42,6 +42,9 @@ def plot(
             hint = "a run writes them every train.log_every steps"
             raise ConfigError(f"{run.folder} has no figures in metrics.jsonl yet", hint)
     curves.need_matplotlib()
+    rows = [row for run in drawn.values() for row in run.rows if "score_kid" in row]
+    if len({str(row.get("score_protocol")) for row in rows}) > 1:
+        show.note("warning: not all scores were measured in one way: `ganctl compare` says how")
     with writing(out), replacing(out) as temporary:
         temporary.write_bytes(curves.draw(drawn))
     show.result(str(out))

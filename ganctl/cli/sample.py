@@ -68,6 +68,9 @@ def sample(
             " side has 512 or more)",
         ),
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The run's checkpoint with the best score.")
+    ] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="The live weights instead of their average.")
     ] = False,
@@ -90,6 +93,7 @@ def sample(
     \b
     ganctl sample
     ganctl sample runs/celeba64-001/ckpt.pt -n 64 --out faces.png
+    ganctl sample runs/celeba64-001 --best
     ganctl sample -n 50000 --out images.npz
     ganctl sample --seeds 7,12,40-47 --truncation 0.7 --out chosen/
     ganctl sample --class dress,3 -n 16
@@ -107,7 +111,7 @@ def sample(
 
     if out is not None:
         _check_place(out, n or 1, walk, force=force)
-    path = runs.find_checkpoint(source)
+    path = runs.find_best(source) if best else runs.find_checkpoint(source)
     target = choose_device(device)
     arithmetic = choose_precision(precision, target)
     prepare(target, arithmetic)

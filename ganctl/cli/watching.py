@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ganctl.cli import show
 from ganctl.cli.redrawing import Redrawn
+from ganctl.scores.protocol import in_words
 
 PAIR = 31  # columns of a terminal for a figure and its name
 
@@ -38,6 +39,8 @@ class PlainWatcher:
     def measured(self, row: Mapping[str, Any]) -> None:
         numbers = "  ".join(f"{name} {value}" for name, value in summary(row).items())
         show.note(f"step {row['step']:,}/{self.last_step:,}  {numbers}")
+        if "score_kid" in row:
+            show.note(f"scored step {row['step']:,}: {in_words(row)}")
 
     def saved(self, step: int, path: str) -> None:
         show.note(f"saved {path}")
@@ -51,6 +54,7 @@ class LivePanel:
         self.last_step = last_step
         self.save_every = save_every
         self._row: Mapping[str, Any] | None = None
+        self._score: str | None = None  # the newest
         self._saved = f"step {first_step:,}" if first_step else "nothing yet"
         self._bar = Progress(
             TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), BarColumn(None),
@@ -72,6 +76,8 @@ class LivePanel:
 
     def measured(self, row: Mapping[str, Any]) -> None:
         self._row = row
+        if "score_kid" in row:
+            self._score = f"step {row['step']:,}: {in_words(row)}"
 
     def saved(self, step: int, path: str) -> None:
         self._saved = f"step {step:,}"
@@ -89,6 +95,7 @@ class LivePanel:
             row = pairs[left : left + columns]
             figures.add_row(*(cell for name, value in row for cell in (f"[dim]{name}", value)))
         lines = [f"[bold red]alarm: {alarm}"] if alarm else []
+        lines += [f"[dim]scored[/] {self._score}"] if self._score else []
         step = int(self._bar.tasks[0].completed)
         upcoming = min(self.last_step, (step // self.save_every + 1) * self.save_every)
         saves = self._saved if step == self.last_step else f"{self._saved}, next at {upcoming:,}"

@@ -41,10 +41,19 @@ SCORES = (
     Line("fake_score", "D(fake)", "fake_spread"),
 )
 OUTSIDE = (Line("real_outside", "D(real) > 1"), Line("fake_outside", "D(fake) < -1"))
+QUALITY = (
+    Line("score_precision", "precision"),
+    Line("score_recall", "recall"),
+    Line("score_coverage", "coverage"),
+)
 PANELS = (
     Panel("D's loss", (Line("d_loss"),), alarm=OVERPOWERS),
     Panel("G's loss", (Line("g_loss"),)),
     Panel("diversity (real images: 1)", (Line("diversity"),), alarm=COLLAPSE),
+    Panel("kernel distance (KID) and error", (Line("score_kid", spread="score_kid_error"),)),
+    Panel("Frechet distance", (Line("score_fd"),)),
+    Panel("precision, recall, coverage", QUALITY, share=True),
+    Panel("density (real images: 1)", (Line("score_density"),)),
     Panel("D(real) and D(fake), mean and spread", SCORES),
     Panel("share outside the margins", OUTSIDE, share=True, alarm=OVERPOWERS),
     Panel("images/s", (Line("images_per_second"),)),

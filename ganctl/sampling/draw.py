@@ -69,7 +69,6 @@ def latents(latent_dim: int, seeds: Sequence[int], truncation: float | None) -> 
     return cut.float()
 
 
-@torch.no_grad()
 def draw(
     generator: Generator,
     points: Sequence[Point],
@@ -79,7 +78,26 @@ def draw(
     device: torch.device,
     precision: Precision = "fp32",
 ) -> Iterator[Batch]:
-    """The images of `points` in order, batch by batch.
+    """The images of `points` in order, batch by batch."""
+    batches = drawn(
+        generator, points, batch_size=batch_size, truncation=truncation, device=device,
+        precision=precision,
+    )  # fmt: skip
+    for wanted, images in batches:
+        yield Batch(wanted, to_uint8(images)[: len(wanted)])
+
+
+@torch.no_grad()
+def drawn(
+    generator: Generator,
+    points: Sequence[Point],
+    *,
+    batch_size: int,
+    truncation: float | None = None,
+    device: torch.device,
+    precision: Precision = "fp32",
+) -> Iterator[tuple[Sequence[Point], Tensor]]:
+    """The points of each batch, and their images (batch_size, 3, R, R) in [-1, 1] on the device.
 
     Every batch has the same shape, the last one padded: on the CPU an image then has the same bits
     at any position.
@@ -95,7 +113,7 @@ def draw(
             inputs.append(torch.tensor([point.label for point in padded]))
         with autocast(device, precision):
             images = network(*(upload(part, device) for part in inputs))
-        yield Batch(wanted, to_uint8(images)[: len(wanted)])
+        yield wanted, images
 
 
 def check_out(out: Path, n: int) -> None:

@@ -23,6 +23,7 @@ from ganctl.scores import lite0
 from ganctl.scores.lite0 import Lite0
 from ganctl.store import state_dicts
 
+NAMES = ("lite0", "inception")
 BATCH = 64  # images that features are taken of together
 PATIENCE = 20  # seconds that a server may be silent
 
@@ -49,11 +50,6 @@ class Features:
     network: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 -> (B, width) fp32
     device: torch.device
 
-    @property
-    def is_fid(self) -> bool:
-        """Whether the Frechet distance of these features is the FID of papers."""
-        return self.name == "Inception"
-
     @torch.inference_mode()
     def of(self, levels: np.ndarray) -> Tensor:
         """(B, H, W, 3) uint8 -> (B, width) fp32 on the CPU; DataError if one is not finite."""
@@ -64,20 +60,28 @@ class Features:
         return features
 
 
+def settled(which: str) -> str:
+    """`which` as it is called from any folder; ConfigError if it is neither a name nor a file."""
+    if which in NAMES:
+        return which
+    path = Path(which).expanduser()
+    if not path.is_file():
+        hint = f"use {', '.join(NAMES)}, or a file with the weights of inception"
+        raise ConfigError(f"there are no features {which!r}: no such name or file", hint)
+    return str(path.resolve())
+
+
 def open_features(which: str, device: torch.device) -> Features:
     """The network called lite0 or inception, or Inception with its weights in the file `which`.
 
     ConfigError says what is missing and how to get it. Weights of Inception are downloaded once, to
     where torch.hub keeps its files.
     """
+    which = settled(which)
     if which == "lite0":
         return _lite0(device)
     _need_torch_fidelity()
-    path = _downloaded() if which == "inception" else Path(which).expanduser()
-    if not path.is_file():
-        hint = "it is lite0, inception, or a file with the weights of inception"
-        raise ConfigError(f"there are no features {which}: no such name or file", hint)
-    return _inception(path, device)
+    return _inception(_downloaded() if which == "inception" else Path(which), device)
 
 
 def _lite0(device: torch.device) -> Features:

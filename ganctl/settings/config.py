@@ -18,6 +18,7 @@ from ganctl.settings.sections import (
     LossConfig,
     ModelConfig,
     OptimConfig,
+    ScoreConfig,
     Section,
     TrainConfig,
 )
@@ -35,6 +36,7 @@ class Config(Section):
     optim: OptimConfig
     train: TrainConfig
     health: HealthConfig = HealthConfig()
+    score: ScoreConfig = ScoreConfig()
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":

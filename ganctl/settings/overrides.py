@@ -6,10 +6,10 @@ from ganctl.errors import ConfigError, shell_quoted
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace, setting_names, value_of
 
-FREE = {  # when to log, preview, save and end
+FREE = {  # when to log, preview, score, save and end
     "train.log_every", "train.preview_every", "train.checkpoint_every", "train.checkpoint_minutes",
     "train.keep_checkpoints", "train.keep_every", "train.rollbacks", "train.steps",
-    "health.on_alarm",
+    "health.on_alarm", "score.every", "score.images", "score.features",
 }  # fmt: skip
 PLACES = {"data.source"}  # where the images are: `resume` sees to it that they are the same
 NOTED = {"optim.grad_accumulation"}  # needs less memory; but numbers differ from there on

@@ -148,6 +148,15 @@ class TrainConfig(Section):
     deterministic: bool = False  # on a GPU too: slower, but the same bytes each time
 
 
+class ScoreConfig(Section):
+    """How often a run measures its images, and against what; `ganctl score` does so at any time."""
+
+    every: int = Field(default=0, ge=0, le=2**40)  # steps; 0: never
+    images: int = Field(default=5000, ge=40, le=10_000_000)  # generated ones, and real ones
+    features: str = Field(default="lite0", min_length=1, max_length=4096)
+    # lite0, inception (then it is FID), or a file with the weights of inception
+
+
 class HealthConfig(Section):
     """What follows from an alarm: mode collapse, or a discriminator that overpowers."""
 

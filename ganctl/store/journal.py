@@ -35,7 +35,8 @@ class Journal:
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder, self.run_id = folder, run_id
-        self.alarms: list[str] = []  # failure modes that the run shows now; part of its status
+        self.alarms: list[str] = []  # failure modes that the run shows now; part of its status, as
+        self.scores: dict[str, dict[str, Any]] = {}  # are its newest "score" and its "best" one
         self._unwritten: set[str] = set()  # files whose last line was lost
 
     def measure(self, row: Mapping[str, object]) -> None:
@@ -100,7 +101,7 @@ class Journal:
         """Replace status.json; `state` is running, done, stopped or failed."""
         status = {
             "state": state, "step": step, "reason": reason, "exit_code": exit_code,
-            "alarms": self.alarms, "pid": os.getpid(), "time": now(),
+            "alarms": self.alarms, **self.scores, "pid": os.getpid(), "time": now(),
         }  # fmt: skip
         path = self.folder / "status.json"
         try:

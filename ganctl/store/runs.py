@@ -7,6 +7,7 @@ runs/faces32-001/
   samples/000001000.png          images of the averaged generator, from the same noise at each step
   checkpoints/step-000010000.pt  complete, verified, never changed
   ckpt.pt                        a link to the newest checkpoint, for people; never relied on
+  best.pt                        the checkpoint that scored best, if the run is scored
 """
 
 import fcntl
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, shell_quoted
 from ganctl.settings.config import Config, to_yaml
-from ganctl.store import checkpoint, durable, identity
+from ganctl.store import best, checkpoint, durable, identity
 from ganctl.store.checkpoint import Metadata, Payload
 from ganctl.store.durable import open_regular, place_beside, sync, write_text
 from ganctl.store.journal import Journal, now
@@ -106,6 +107,10 @@ class Run:
         self._tidy(lambda: _link(self.folder / "ckpt.pt", path, self.run_id))
         self._tidy(lambda: self._files.prune(path, keep, keep_every))
         return path
+
+    def publish_best(self, path: Path) -> None:
+        """Make best.pt the checkpoint `path` of this run; if that fails it is as before."""
+        self._tidy(lambda: best.publish(self.folder, path, self.run_id))
 
     def check_place(self) -> None:
         """StorageError if the folder is gone, or has become another run's, or leads elsewhere."""
@@ -245,6 +250,11 @@ def previews(samples: Path) -> list[tuple[int, Path]]:
     """Steps and files of the previews in a run's folder `samples`, the oldest first."""
     files = [(PREVIEW.fullmatch(path.name), path) for path in samples.glob("*.png")]
     return sorted((int(match[1]), path) for match, path in files if match)
+
+
+def find_best(target: Path | None) -> Path:
+    """best.pt of the run that `target` names, the newest run without one; CheckpointError."""
+    return best.find(find(target).folder)
 
 
 def _exists(path: Path) -> bool:

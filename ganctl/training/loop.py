@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import torch
 
@@ -31,6 +31,7 @@ from ganctl.training.inputs import Inputs, ahead
 from ganctl.training.metrics import Meter, Row
 from ganctl.training.previews import save_preview
 from ganctl.training.saving import Saver, newest_sane
+from ganctl.training.scorekeeping import Scorekeeper
 from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
@@ -43,6 +44,14 @@ FINITE: tuple[Literal["d_loss", "g_loss", "real_score", "fake_score"], ...] = (
 SMALLEST_SCALE = 2.0**-10  # of fp16 gradients: it is halved at each overflow, from 65,536
 
 log = logging.getLogger("ganctl")
+
+
+class Finding(TypedDict):
+    """What follows from a look at a run; plain JSON, as all processes are told."""
+
+    alarm: list[Any] | None  # the fields of a Diagnosis that is to end the run
+    scored: bool
+    best: bool  # and better than before: a checkpoint to keep
 
 
 class Watcher(Protocol):
@@ -71,9 +80,10 @@ def train(
     StorageError if checkpoints cannot be saved; what was saved before is untouched.
     """
     saver = Saver(run, config, inputs.batches.device, data)
+    keeper = Scorekeeper(config, inputs.batches, run, stop)
     while state.step < config.train.steps:
         try:
-            _train_on(state, inputs, config, saver, watcher, stop)
+            _train_on(state, inputs, config, saver, keeper, watcher, stop)
         except DivergedError as error:
             if state.rollbacks >= config.train.rollbacks:
                 raise
@@ -85,11 +95,11 @@ def _train_on(
     inputs: Inputs,
     config: Config,
     saver: Saver,
+    keeper: Scorekeeper,
     watcher: Watcher,
     stop: StopRequest,
 ) -> None:
     every, last_step, device = config.train, config.train.steps, inputs.batches.device
-    alarm: list[Any] | None = None  # a diagnosis that ends the run
     agreement, meter = Agreement(), Meter(config, state)
     checkup = Checkup(config, inputs, saver.run.journal.rows())
     with closing(ahead(inputs, range(state.step, last_step), state.rollbacks)) as prepared:
@@ -98,21 +108,26 @@ def _train_on(
             if bad := meter.bad_figure():
                 raise saver.diverged(bad, state.step, state.payload())
             watcher.stepped(state.step)
+            found: Finding = {"alarm": None, "scored": False, "best": False}
             # Wishes are read once, as a signal may come while we save.
             asked_to_save = stop.take_save_request() or saver.overdue()
             stopped_by, due = agreement.of(stop.signal_number or 0, asked_to_save)
             ending = state.step == last_step or stopped_by > 0
             if ending or state.step % every.log_every == 0:
                 row = meter.read(device)
-                alarm = first_does(partial(examine, row, state, checkup, saver, watcher))
-                ending = ending or alarm is not None
+                found = first_does(partial(examine, row, state, checkup, saver, keeper, watcher))
+                ending = ending or found["alarm"] is not None
+                if found["scored"]:
+                    meter.restart()
             if ending or state.step % every.preview_every == 0:
                 first_does(partial(_preview, state, config, saver.run, device))
-            due = due or ending or saver.due(state.step)
+            due = due or ending or saver.due(state.step) or found["best"]
             if due and (path := saver.save(state, must=ending)):
                 watcher.saved(state.step, path)
+                if found["best"]:
+                    first_does(partial(keeper.publish, path))
             if ending and state.step < last_step:
-                raise _ended(state.step, stopped_by, alarm, saver.run)
+                raise _ended(state.step, stopped_by, found["alarm"], saver.run)
 
 
 def averaged(state: TrainState) -> Generator:
@@ -138,22 +153,29 @@ def _ended(step: int, stopped_by: int, alarm: list[Any] | None, run: Run) -> Gan
 
 
 def examine(
-    row: Row | None, state: TrainState, checkup: Checkup, saver: Saver, watcher: Watcher
-) -> list[Any] | None:
-    """Write down how the run does; the fields of a Diagnosis if one is to end it.
+    row: Row | None, state: TrainState, checkup: Checkup, saver: Saver, keeper: Scorekeeper,
+    watcher: Watcher,
+) -> Finding:  # fmt: skip
+    """Write down how the run does, and its score if that is due; what follows from it.
 
     Raises DivergedError. `row` is None while all steps were skipped.
     """
     check_scale(state, saver)
     if row is None:
-        return None
+        return {"alarm": None, "scored": False, "best": False}
     check_finite(row, state, saver)
     begun = checkup.complete(row, state, averaged(state))
+    measured = keeper.measure(averaged(state), row) if keeper.due(state.step) else None
     report(row, begun, saver.run.journal, watcher)
     saver.sane = is_sane(row)
     serious = [found for found in begun if found.alarming]
     ends = serious and saver.config.health.on_alarm == "stop"
-    return list(asdict(serious[0]).values()) if ends else None
+    saver.score = measured.metadata() if measured is not None else None
+    return {
+        "alarm": list(asdict(serious[0]).values()) if ends else None,
+        "scored": measured is not None,
+        "best": measured is not None and keeper.is_best(measured),
+    }
 
 
 def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher) -> None:

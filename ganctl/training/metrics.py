@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, NamedTuple, TypedDict, TypeVar
+from typing import Generic, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,14 @@ class Row(TypedDict):
     )  # how often a training image has a higher score than a held-out one
     augment_p: float | None  # probability of adaptive augmentation
     alarms: list[str]  # names of the failure modes that last
+    score_fd: NotRequired[float]  # of steps at which the run is scored, as are the others
+    score_kid: NotRequired[float]
+    score_kid_error: NotRequired[float]
+    score_precision: NotRequired[float]
+    score_recall: NotRequired[float]
+    score_density: NotRequired[float]
+    score_coverage: NotRequired[float]
+    score_protocol: NotRequired[str]
 
 
 def d_metrics(
@@ -196,6 +204,10 @@ class Meter:
         )
         self._begin()
         return row
+
+    def restart(self) -> None:
+        """Begin to count time now: what was done since the last row is no training."""
+        self._started_at = time.perf_counter()
 
     def _begin(self) -> None:
         self._step, self._started_at = self.state.step, time.perf_counter()

@@ -23,6 +23,20 @@ log = logging.getLogger("ganctl")
 
 
 def open_images(config: Config, progress: Progress) -> Images:
+    """The images that `config` names, their classes, and which of them are held out."""
+    source, packed = open_pixels(config, progress)
+    labels = labels_for(source, packed, config)
+    data, n = config.data, len(packed.images)
+    chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
+    if config.augment.adaptive() and not len(chosen):
+        raise DataError(
+            f"augment.probability is adaptive, but none of {n} images can be held out to steer it",
+            hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
+        )
+    return Images(packed, labels, chosen)
+
+
+def open_pixels(config: Config, progress: Progress) -> tuple[Source, PackedImages]:
     """The images that `config` names, prepared now or before, with a word on those left out."""
     source = open_source(config.data.source, config.data.resolution)
     asked = source, config.data.resolution, config.data.crop
@@ -34,15 +48,7 @@ def open_images(config: Config, progress: Progress) -> Images:
             log.info("  %s: %s", entry.name, entry.reason)
         if len(packed.skipped) > SHOWN_SKIPPED:
             log.info("  ... all are listed in %s", packed.index)
-    labels = labels_for(source, packed, config)
-    data, n = config.data, len(packed.images)
-    chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
-    if config.augment.adaptive() and not len(chosen):
-        raise DataError(
-            f"augment.probability is adaptive, but none of {n} images can be held out to steer it",
-            hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
-        )
-    return Images(packed, labels, chosen)
+    return source, packed
 
 
 def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:

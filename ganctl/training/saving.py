@@ -29,6 +29,7 @@ class Saver:
     ) -> None:
         self.run, self.config, self.device, self.data = run, config, device, data
         self.sane = True  # whether D's scores are, by the newest row
+        self.score: dict[str, Any] | None = None  # the newest, with its step
         self._failures = 0
         self._saved_at = time.monotonic()
 
@@ -57,6 +58,8 @@ class Saver:
         if bad := first_bad_tensor(payload):
             raise self.diverged(f"{bad} is not finite", state.step, payload)
         metadata = describe(state, self.config, self.device, self.data) | {"sane": self.sane}
+        if self.score is not None and self.score["step"] == state.step:
+            metadata["score"] = self.score
         keep = self.config.train.keep_checkpoints, self.config.train.keep_every
         try:
             path = str(self.run.save(state.step, payload, metadata, *keep))

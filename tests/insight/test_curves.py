@@ -34,6 +34,8 @@ def row(step: int, **figures: object) -> Row:
         "real_score": 0.4, "fake_score": -0.2, "real_spread": 0.3, "fake_spread": 0.2, "real_outside": 0.1,
         "fake_outside": 0.2, "d_gradient": 3.0, "g_gradient": 1e-3 * step, "gamma": {"g.a": 0.01 * step, "d.b": -0.1},
         "sigma_max": 2.0, "sigma_drift": 0.02, "diversity": 0.7, "memorising": 0.1, "memorising_auc": 0.55, "augment_p": 0.3, "alarms": [],
+        "score_fd": 90.0, "score_kid": 0.2, "score_kid_error": 0.01, "score_precision": 0.5, "score_recall": 0.4,
+        "score_density": 0.9, "score_coverage": 0.6,
     }  # fmt: skip
     return {**made, **figures}
 

@@ -67,7 +67,7 @@ def test_inception_is_torch_fidelitys_network(inception_file: Path) -> None:
     expected = theirs(torch.from_numpy(pixels).permute(0, 3, 1, 2))[0]
     torch.testing.assert_close(found.of(pixels), expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 1e-3
-    assert found.is_fid
+    assert found.name == "Inception"
 
 
 def test_only_the_weights_of_papers_are_inception(
@@ -79,10 +79,9 @@ def test_only_the_weights_of_papers_are_inception(
 
 
 def test_what_is_neither_a_name_nor_a_file_is_said() -> None:
-    pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     with pytest.raises(ConfigError) as error:
         open_features("lite1", CPU)
-    assert error.value.message == "there are no features lite1: no such name or file"
+    assert error.value.message == "there are no features 'lite1': no such name or file"
 
 
 @pytest.mark.parametrize(

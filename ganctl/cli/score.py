@@ -1,0 +1,202 @@
+"""`ganctl score`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ganctl.cli.points import MAX_IMAGES, Source
+from ganctl.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from ganctl.scores.comparison import Floor, RealImages, Report
+    from ganctl.scores.features import Features
+
+PATIENCE = 2  # seconds of work without a word
+MOST_SIDE = 299  # pixels: no network looks at larger images
+DEFAULT_IMAGES = 5000  # of each kind, or half of the real ones if there are not twice as many
+
+
+def score(
+    source: Source = None,
+    images: Annotated[
+        str | None,
+        typer.Option("--images", metavar="WHERE", help="These images instead of a checkpoint's."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="The real images.  (default: those of the run)"),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Images of each kind.  (default: 5000, or half of all)")
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="lite0, inception (then it is FID), or a file with its weights.")
+    ] = "lite0",
+    unseen: Annotated[
+        bool, typer.Option("--held-out", help="Compare with images that the run never trained on.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All checkpoints of the run, a line each.")
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The live weights instead of their average.")
+    ] = False,
+    truncation: Annotated[
+        float | None, typer.Option(help="Cut the latents' distribution off here, for example 0.7.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
+) -> None:
+    """Measure how good and how varied images are, beside what real images get: the floor.
+
+    Frechet and kernel distance (lower is better; FID and KID with the features inception only),
+    precision, recall, density and coverage (higher is better). A run is not changed.
+
+    \b
+    ganctl score
+    ganctl score runs/celeba64-001 --all
+    ganctl score runs/celeba64-001/best.pt -n 50000 --features inception
+    ganctl score --images generated/ --data photos/
+    """
+    _check_options(source, images, data, n, every or unseen, raw, truncation)
+
+    from ganctl.cli import score_tables
+    from ganctl.runtime import choose_device, prepare
+    from ganctl.scores.features import open_features
+
+    target = choose_device(device)
+    prepare(target)
+    measured_with = open_features(features, target)
+    if images is not None and data is not None:
+        report = _of_folders(images, data, n, measured_with)
+    else:
+        report = _of_checkpoints(source, data, n, measured_with, unseen, every, raw, truncation)
+    if json:
+        score_tables.print_json(report)
+    else:
+        score_tables.print_report(report)
+
+
+def _check_options(
+    source: Path | None,
+    images: str | None,
+    data: str | None,
+    n: int | None,
+    every: bool,
+    raw: bool,
+    truncation: float | None,
+) -> None:
+    """ConfigError if an option has a value that it cannot have, or does not fit another."""
+    if n is not None and not 1 <= n <= MAX_IMAGES:
+        raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
+    if truncation is not None and not 0.01 <= truncation <= 10:
+        raise ConfigError(f"--truncation is {truncation}, but it must be from 0.01 to 10")
+    if images is None:
+        return
+    if source is not None or every or raw or truncation is not None:
+        hint = "leave out the checkpoint or run, --held-out, --all, --raw and --truncation"
+        raise ConfigError("--images compares images, not a checkpoint", hint)
+    if data is None:
+        hint = f"for example: ganctl score --images {images} --data photos/"
+        raise ConfigError("--images needs --data: the real images to compare with", hint)
+
+
+def _of_folders(images: str, data: str, n: int | None, features: "Features") -> "Report":
+    """Both kinds are prepared alike: squares of the side that the first generated image has."""
+    from ganctl.cli.show import ProgressBar
+    from ganctl.data.packing import pack
+    from ganctl.data.sources import open_source
+    from ganctl.scores.comparison import RealImages, Report, Scored, compare
+
+    first = open_source(images, MOST_SIDE).read(0)
+    side = min(*first.size, MOST_SIDE)
+    with ProgressBar("preparing images") as progress:
+        packed = [pack(open_source(where, side), side, None, progress) for where in (images, data)]
+    fake, real_all = (each.images for each in packed)
+    count = n or min(len(fake), _default(len(real_all)))
+    real = RealImages(real_all, f"images of {data}", count)
+    chosen = RealImages(fake, f"images of {images}", count)
+    with ProgressBar("measuring generated images", PATIENCE) as progress:
+        fakes = chosen.statistics(features, progress)
+    with ProgressBar("measuring real images", PATIENCE) as progress:
+        scores = compare(real.statistics(features, progress), fakes)
+    protocol = real.protocol(features, chosen.which, count)
+    return Report([Scored(images, None, scores)], protocol, _floor(real, features))
+
+
+def _of_checkpoints(
+    source: Path | None, data: str | None, n: int | None, features: "Features", unseen: bool,
+    every: bool, raw: bool, truncation: float | None,
+) -> "Report":  # fmt: skip
+    """The checkpoint or all of a run, against the images that it was trained on, or others."""
+    from ganctl.cli.show import ProgressBar
+    from ganctl.scores.comparison import Report, Scored, compare, fake_words, of_generator
+    from ganctl.store import runs
+    from ganctl.store.contents import load_networks
+
+    paths = runs.find(source).whole_checkpoints() if every else [runs.find_checkpoint(source)]
+    real = _real_images(paths[-1], data, n, unseen)
+    count = real.count
+    with ProgressBar("measuring real images", PATIENCE) as progress:
+        expected = real.statistics(features, progress)
+    scored = []
+    for path in paths:
+        networks, described = load_networks(path)
+        generator = networks.generator if raw else networks.generator_ema
+        title = f"step {described.step:,}" if every else "generated images"
+        with ProgressBar(f"measuring {title}", PATIENCE) as progress:
+            try:
+                found = of_generator(
+                    generator.to(features.device), count, features, progress, truncation
+                )
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error.message}") from error
+        scored.append(Scored(str(path), described.step, compare(expected, found)))
+    fake = fake_words(count, raw=raw, truncation=truncation)
+    return Report(scored, real.protocol(features, fake, count), _floor(real, features))
+
+
+def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "RealImages":
+    """Those that the checkpoint was trained on, those held out, or the images at `data`."""
+    import numpy as np
+
+    from ganctl.cli.show import ProgressBar
+    from ganctl.scores.comparison import HELD_OUT, TRAINING, RealImages
+    from ganctl.settings.config import replace
+    from ganctl.store.contents import load_networks
+    from ganctl.training import opening, places
+
+    _, saved = load_networks(path)
+    config = replace(saved.config, {"data.source": data}) if data else saved.config
+    with ProgressBar("preparing images") as progress:
+        _, packed = opening.open_pixels(config, progress)
+    images = packed.images
+    if packed.fingerprint != saved.data.fingerprint:
+        if unseen:
+            hint = "leave out --data, or --held-out"
+            raise ConfigError(f"{config.data.source} has no images held out from this run", hint)
+        which = f"images of {config.data.source}"
+        return RealImages(images, which, n or _default(len(images)))
+    hidden = places.held_out(saved, path)
+    if unseen and not len(hidden):
+        hint = "a run holds some out if data.held_out is set"
+        raise ConfigError(f"{path}: its run held no images out", hint)
+    numbers = hidden if unseen else np.setdiff1d(np.arange(len(images)), hidden)
+    count = n or (len(hidden) if unseen else _default(len(numbers)))
+    return RealImages(images, HELD_OUT if unseen else TRAINING, count, numbers)
+
+
+def _default(available: int) -> int:
+    """How many real images: so that as many others are left for the floor, if possible."""
+    from ganctl.scores.comparison import LEAST
+
+    half = available // 2
+    return min(DEFAULT_IMAGES, half if half >= LEAST else available)
+
+
+def _floor(real: "RealImages", features: "Features") -> "Floor | None":
+    from ganctl.cli.show import ProgressBar
+
+    with ProgressBar("measuring other real images", PATIENCE) as progress:
+        return real.floor(features, progress)

@@ -1,0 +1,164 @@
+"""Scores: how far generated images are from real ones, and real ones from each other."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ganctl.errors import CheckpointError, ConfigError
+from ganctl.models import Generator
+from ganctl.runtime import random_stream
+from ganctl.sampling.draw import classes_in_turn, drawn
+from ganctl.sampling.pictures import to_uint8
+from ganctl.scores import kid, prdc, statistics
+from ganctl.scores.features import BATCH, Features
+from ganctl.scores.frechet import frechet_distance
+from ganctl.scores.protocol import Protocol
+from ganctl.scores.statistics import Progress, Statistics
+
+TRAINING, HELD_OUT = "training images", "images held out"  # which of a run's, in words
+LEAST = max(kid.LEAST, prdc.LEAST)  # images of each kind
+
+
+class Scores(NamedTuple):
+    """Of one set of images against real ones; what each means is said where it is computed."""
+
+    fd: float
+    kid: float
+    kid_error: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+class Scored(NamedTuple):
+    """A checkpoint or a set of images, and its scores."""
+
+    what: str
+    step: int | None  # of a checkpoint
+    scores: Scores
+
+
+class Floor(NamedTuple):
+    """What real images get against other real ones: no generator can be told from perfect below."""
+
+    scores: Scores
+    images: int  # of each side
+
+
+class Report(NamedTuple):
+    """Scores that were measured in one way, and how."""
+
+    scored: list[Scored]
+    protocol: Protocol
+    floor: Floor | None
+
+
+def compare(real: Statistics, fake: Statistics) -> Scores:
+    """The scores of the second set against the first."""
+    distance = frechet_distance(real.gaussian, fake.gaussian)
+    return Scores(distance, *kid.kid(real.kept, fake.kept), *prdc.prdc(real.kept, fake.kept))
+
+
+class RealImages:
+    """`count` of a set of real images, always the same ones, and others for the floor."""
+
+    def __init__(
+        self, images: np.ndarray, which: str, count: int, numbers: np.ndarray | None = None
+    ) -> None:
+        """images: (N, H, W, 3) uint8; numbers: which of them make the set, by default all.
+
+        `which` is the set in words. DataError or ConfigError if there are too few.
+        """
+        numbers = np.arange(len(images)) if numbers is None else numbers
+        total = len(numbers)
+        statistics.check_count(total, LEAST)
+        statistics.check_count(count, LEAST)
+        if count > total:
+            hint = f"ask for {total // 2:,}, so that as many others are left for the floor"
+            raise ConfigError(
+                f"{count:,} images were asked for, but there are only {total:,} real ones", hint
+            )
+        stream = random_stream(0, "score order", total)
+        self._order = numbers[torch.randperm(total, generator=stream).numpy()]
+        self.images, self.count = images, count
+        self.which = which if count == total else f"{which}, at random from {total:,}"
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images, in pixels."""
+        return int(self.images.shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the pixels that are compared with."""
+        return statistics.digest(self.images, self._order[: self.count])
+
+    def statistics(self, features: Features, progress: Progress) -> Statistics:
+        """Of the images that are compared with."""
+        order = self._order[: self.count]
+        return statistics.of_images(self.images, order, features, progress)
+
+    def floor(self, features: Features, progress: Progress) -> Floor | None:
+        """`count` others against these; where there are not so many, one half against the other.
+
+        None if half of them are too few.
+        """
+        size = min(self.count, len(self._order) // 2)
+        if size < LEAST:
+            return None
+        sides = [
+            statistics.of_images(self.images, order, features, progress)
+            for order in (self._order[:size], self._order[size : 2 * size])
+        ]
+        return Floor(compare(*sides), size)
+
+    def protocol(self, features: Features, fake: str, fake_images: int) -> Protocol:
+        """That of a comparison with these."""
+        return Protocol(
+            features=features.name,
+            weights=features.digest,
+            resize=features.resize,
+            resolution=self.resolution,
+            real=self.which,
+            real_digest=self.digest,
+            real_images=self.count,
+            fake=fake,
+            fake_images=fake_images,
+        )
+
+
+def of_generator(
+    generator: Generator,
+    count: int,
+    features: Features,
+    progress: Progress,
+    truncation: float | None = None,
+) -> Statistics:
+    """Of the images of seeds 0 to count - 1, in fp32; with classes, of all of them in turn.
+
+    These are the images of `ganctl sample`. CheckpointError if one is not finite.
+    """
+    labels = range(generator.n_classes) if generator.n_classes else [None]
+    points = classes_in_turn(range(count), list(labels))
+
+    def batches() -> Iterator[np.ndarray]:
+        given = drawn(
+            generator, points, batch_size=BATCH, truncation=truncation, device=features.device
+        )
+        for batch, images in given:
+            if not images.isfinite().all():
+                raise CheckpointError("the generator draws images that are not finite")
+            yield to_uint8(images)[: len(batch)]
+
+    return statistics.measured(batches(), features, count, progress)
+
+
+def fake_words(count: int, *, raw: bool = False, truncation: float | None = None) -> str:
+    """Which images `of_generator` measures."""
+    kind = "live" if raw else "averaged"
+    cut = f", truncation {truncation:g}" if truncation is not None else ""
+    return f"seeds 0 to {count - 1:,} of the {kind} generator{cut}"

@@ -1,0 +1,119 @@
+"""What is kept of a set of images to compare it with others; of real images, in the cache.
+
+A file in the cache is called by what it was measured of: the pixels and the features, never a path.
+It is written and read as a checkpoint is, so it is whole or measured anew.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganctl.cache import cache_folder
+from ganctl.errors import CheckpointError, DataError, StorageError
+from ganctl.scores.features import BATCH, Features
+from ganctl.scores.frechet import Gaussian, Moments
+from ganctl.scores.protocol import KEPT
+from ganctl.store import checkpoint
+
+VERSION = 1  # of what is in a file: raise it when the same images give other figures
+
+Progress = Callable[[int, int], None]  # images done, of how many
+log = logging.getLogger("ganctl")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a set of images."""
+
+    count: int
+    gaussian: Gaussian
+    kept: Tensor  # (min(count, KEPT), D) fp32: the features of the first ones
+
+
+def measured(
+    batches: Iterable[np.ndarray], features: Features, total: int, progress: Progress
+) -> Statistics:
+    """Of images that come in batches (B, H, W, 3) uint8, `total` of them, which are not kept."""
+    moments, kept = Moments(features.width), []
+    for images in batches:
+        found = features.of(images)
+        if moments.count < KEPT:
+            kept.append(found[: KEPT - moments.count])
+        moments.add(found)
+        progress(moments.count, total)
+    return Statistics(moments.count, moments.gaussian(), torch.cat(kept))
+
+
+def of_images(
+    images: np.ndarray, order: np.ndarray, features: Features, progress: Progress
+) -> Statistics:
+    """Of `images` (N, H, W, 3) at the places `order`, from the cache or measured now."""
+    identity = {"version": VERSION, "kept": KEPT, "features": features.name}
+    identity |= {"weights": features.digest, "images": digest(images, order), "n": len(order)}
+    name = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:32]
+    path = cache_folder() / "scores" / f"{name}.pt"
+    found = _read(path, identity, features.width)
+    if found is None:
+        found = measured(_batches(images, order), features, len(order), progress)
+        _write(path, identity, found)
+    return found
+
+
+def digest(images: np.ndarray, order: np.ndarray) -> str:
+    """SHA-256 of the size of images (N, H, W, 3) and the pixels of those at the places `order`."""
+    found = hashlib.sha256(repr(images.shape[1:]).encode())
+    for batch in _batches(images, order):
+        found.update(batch.data)
+    return found.hexdigest()
+
+
+def _batches(images: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(order), BATCH):
+        yield np.ascontiguousarray(images[order[start : start + BATCH]])
+
+
+def _read(path: Path, identity: dict[str, object], width: int) -> Statistics | None:
+    """What is in `path`; None, with a word, unless it is whole and of just this."""
+    if not path.exists():
+        return None
+    try:
+        payload, metadata = checkpoint.read(path)
+        mean, covariance, kept = (payload[name] for name in ("mean", "covariance", "kept"))
+        shapes = [tuple(part.shape) for part in (mean, covariance, kept)]
+        count = metadata["statistics"]["n"]
+        expected = [(width,), (width, width), (min(count, KEPT), width)]
+    except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+        log.warning("the statistics %s are damaged, and measured anew: %s", path, error)
+        return None
+    if metadata["statistics"] != identity or shapes != expected:
+        log.warning("the statistics %s are of another protocol, and are not used", path)
+        return None
+    return Statistics(count, Gaussian(mean, covariance), kept)
+
+
+def _write(path: Path, identity: dict[str, object], found: Statistics) -> None:
+    """Keep `found` for the next time; if that fails there is only a warning."""
+    gaussian = found.gaussian
+    payload = {"mean": gaussian.mean, "covariance": gaussian.covariance, "kept": found.kept}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        checkpoint.write(path, payload, {"statistics": identity})
+    except (OSError, StorageError) as error:
+        log.warning("the statistics of real images were not kept: %s", error)
+
+
+def check_count(count: int, least: int) -> None:
+    """DataError unless there are as many images as a comparison needs."""
+    if count < least:
+        are = "is" if count == 1 else "are"
+        raise DataError(
+            f"scores need {least} images of each kind or more, and there {are} {count}",
+            hint="and thousands, for figures that tell generators apart",
+        )

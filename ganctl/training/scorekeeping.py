@@ -1,0 +1,177 @@
+"""Scores of a run while it trains: when, of what, and which checkpoint is the best so far.
+
+Latents are those of `ganctl sample`, a stream of its own; nothing here changes the run. What was
+best is in best.pt itself, so a resumed run knows it.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from ganctl.data.batches import Batches
+from ganctl.distributed import is_first
+from ganctl.errors import ConfigError, DataError, GanctlError
+from ganctl.models import Generator
+from ganctl.scores.comparison import (
+    LEAST,
+    TRAINING,
+    RealImages,
+    Scores,
+    compare,
+    fake_words,
+    of_generator,
+)
+from ganctl.scores.features import NAMES, Features, open_features
+from ganctl.scores.protocol import Protocol
+from ganctl.settings.config import Config
+from ganctl.store import best
+from ganctl.store.runs import Run
+from ganctl.training.metrics import Row
+from ganctl.training.stopping import StopRequest
+
+log = logging.getLogger("ganctl")
+
+
+class Measured(NamedTuple):
+    """The score of a run at one step."""
+
+    step: int
+    scores: Scores
+    protocol: Protocol
+
+    def figures(self) -> dict[str, Any]:
+        """As a row of metrics.jsonl has them."""
+        figures = {f"score_{name}": float(f"{v:.6g}") for name, v in self.scores._asdict().items()}
+        return {**figures, "score_protocol": self.protocol.label()}
+
+    def metadata(self) -> dict[str, Any]:
+        """The same as a checkpoint has them."""
+        return {"step": self.step, **self.figures(), "protocol": self.protocol.as_data()}
+
+
+class _StoppedError(Exception):
+    """A signal came while images were measured."""
+
+
+class Scorekeeper:
+    """Measures a run every so many steps; without features it never does."""
+
+    def __init__(self, config: Config, batches: Batches, run: Run, stop: StopRequest) -> None:
+        """A run that cannot be scored is told so, and trains all the same.
+
+        ConfigError if score.features names nothing. Of several processes the first one scores.
+        """
+        self.config, self.run, self.stop = config, run, stop
+        self._features: Features | None = None
+        self._best: Measured | None = None  # that is to be published with the next checkpoint
+        if config.score.every and is_first():
+            self._features = _opened(config, batches)
+        if self._features is not None:
+            count = _images(config, len(batches))
+            self._real = RealImages(batches.images, TRAINING, count, batches.numbers)
+        scored = [row for row in run.journal.rows() if "score_kid" in row]
+        if scored:
+            run.journal.scores["score"] = _short(scored[-1]["step"], scored[-1])
+        if before := best.score_of(run.folder, run.run_id):
+            run.journal.scores["best"] = _short(before["step"], before)
+
+    def due(self, step: int) -> bool:
+        """Whether the run is scored after `step`, which gets a row in metrics.jsonl."""
+        every, log_every = self.config.score.every, self.config.train.log_every
+        if self._features is None or self.stop.signal_number is not None:
+            return False
+        if step == self.config.train.steps:
+            return True
+        return step % log_every == 0 and step // every > (step - log_every) // every
+
+    def measure(self, average: Generator, row: Row) -> Measured | None:
+        """The score of the averaged generator, added to its step's `row`; None if there is none.
+
+        A signal that comes meanwhile is not kept waiting.
+        """
+        assert self._features is not None
+        begun, count, step = time.perf_counter(), self._real.count, row["step"]
+
+        def progress(done: int, total: int) -> None:
+            if self.stop.signal_number is not None:
+                raise _StoppedError
+
+        try:
+            real = self._real.statistics(self._features, progress)
+            fake = of_generator(average, count, self._features, progress)
+            scores = compare(real, fake)
+            if not all(math.isfinite(figure) for figure in scores):
+                raise DataError("a figure is not finite")
+        except _StoppedError:
+            log.info("step %s is not scored: the run is asked to stop", f"{step:,}")
+            return None
+        except GanctlError as error:
+            log.warning("step %s cannot be scored: %s", f"{step:,}", error.message)
+            return None
+        protocol = self._real.protocol(self._features, fake_words(count), count)
+        measured = Measured(step, scores, protocol)
+        row.update(cast(Row, measured.figures()))
+        seconds = round(time.perf_counter() - begun, 1)
+        self.run.journal.record("scored", step, seconds=seconds, protocol=protocol.as_data())
+        self._tell(score=_short(step, measured.figures()))
+        return measured
+
+    def is_best(self, measured: Measured) -> bool:
+        """Whether its KID is below that of best.pt by more than its standard error.
+
+        A score of another protocol says nothing of this one, and gives way.
+        """
+        self._best = measured
+        before = best.score_of(self.run.folder, self.run.run_id)
+        if before is None:
+            return True
+        if before["score_protocol"] != measured.protocol.label():
+            log.info("scores are measured in another way than before: best.pt begins anew")
+            return True
+        return bool(measured.scores.kid + measured.scores.kid_error < before["score_kid"])
+
+    def publish(self, path: str) -> None:
+        """Make the checkpoint `path`, whose score was the best, best.pt."""
+        assert self._best is not None
+        step, scores = self._best.step, self._best.scores
+        self.run.publish_best(Path(path))
+        self.run.journal.record("best", step, kid=scores.kid, kid_error=scores.kid_error)
+        self._tell(best=_short(step, self._best.figures()))
+
+    def _tell(self, **facts: dict[str, Any]) -> None:
+        """Have status.json say it."""
+        self.run.journal.scores |= facts
+        self.run.journal.set_status("running", self.run.journal.scores["score"]["step"])
+
+
+def _opened(config: Config, batches: Batches) -> Features | None:
+    """The features that the run is scored with; None, with a word, if they cannot be had here."""
+    which, n = config.score.features, len(batches)
+    if n < LEAST:
+        log.warning("the run is not scored: scores need %d images, and there are %d", LEAST, n)
+        return None
+    try:
+        return open_features(which, batches.device)
+    except ConfigError as error:
+        if which not in NAMES:  # a file, which a user has named
+            raise
+        log.warning("the run is not scored: %s", error.message)
+        log.info("hint: %s; --set score.every=0 is to do without", error.hint)
+        return None
+
+
+def _images(config: Config, n: int) -> int:
+    """How many images of each kind are compared: not more than there are real ones."""
+    if config.score.images > n:
+        asked = f"{config.score.images:,}"
+        log.warning("score.images is %s, but there are %d images: it is %d here", asked, n, n)
+    return min(config.score.images, n)
+
+
+def _short(step: int, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What status.json says of a score."""
+    names = ("fd", "kid", "kid_error", "protocol")
+    return {"step": step, **{name: figures.get(f"score_{name}") for name in names}}
