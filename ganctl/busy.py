@@ -17,6 +17,7 @@ BUSY = 0.3  # cores that others take: a browser or a backup, not the odd backgro
 # Of GCC's OpenMP, which torch is built with on Linux: how often a waiting thread looks before it
 # sleeps. Its own default is 300,000 times, a millisecond or so.
 SPINS, FEW_SPINS = "GOMP_SPINCOUNT", "1000"
+THREADS = "OMP_NUM_THREADS"
 CHOSEN_ALREADY = (SPINS, "OMP_WAIT_POLICY")  # by the user
 
 log = logging.getLogger("ganctl")
@@ -33,11 +34,10 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     taken, cores = taken_by_others(), len(_own_cores())
     if taken is None or taken < BUSY:
         return
-    fewer = max(1, int(cores - taken))
+    remedy = f"; {THREADS}={max(1, int(cores - taken))} before the command can help meanwhile"
     log.info(
-        "other programs take %.1f of %d cores: training is slower until they end;"
-        " OMP_NUM_THREADS=%d before the command can help until then",
-        taken, cores, fewer,
+        "other programs take %.1f of %d cores: training is slower until they end%s",
+        taken, cores, "" if THREADS in environment else remedy,
     )  # fmt: skip
     if not any(name in environment for name in CHOSEN_ALREADY):
         environment[SPINS] = FEW_SPINS
