@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ganctl.errors import CheckpointError
+from ganctl.insight.foreign_objects import Interpreter, WholeModuleError
 from ganctl.store import archive, safetensors
 from ganctl.store.archive import BadArchiveError, Sketch
 from ganctl.store.checkpoint import DTYPES, MALFORMED, regular_file
-from ganctl.store.state_dicts import OLD_TORCH, Interpreter, Loader, zip_loader
+from ganctl.store.state_dicts import OLD_TORCH, Loader, zip_loader
 
-Style = Literal["parametrization", "old torch", "BigGAN", "plain"]
+Style = Literal["parametrization", "old torch", "BigGAN", "mimicry", "weight_bar", "plain"]
+ITERATING = {"BigGAN", "mimicry", "weight_bar"}  # that make a power iteration in eval mode as well
 
 ZIP = b"PK\x03\x04"  # how files begin
 MAX_NAME = 1000  # characters of a weight's name
@@ -56,6 +58,8 @@ NAMINGS = (
             r"\1parametrizations.\2.0.u", r"\1parametrizations.\2.0.v"),  # ganctl's
     _Naming("old torch", re.compile(r"(.+)_orig"), r"\1", r"\1_u", r"\1_v"),
     _Naming("BigGAN", re.compile(r"(|.*\.)weight"), r"\1weight", r"\1u0", None),
+    _Naming("mimicry", re.compile(r"(|.*\.)weight"), r"\1weight", r"\1sn_u", None),
+    _Naming("weight_bar", re.compile(r"(.+)_bar"), r"\1", r"\1_u", None),
 )  # fmt: skip
 PLAIN = re.compile(r"(|.*\.)weight")
 
@@ -76,8 +80,16 @@ def read(path: Path) -> list[ForeignWeight]:
             root = _root(file, path)
             archive.check_members(file, file.seek(0, os.SEEK_END), root)
             state = archive.sketch(file, root, Interpreter)
+            if isinstance(state, list | tuple) and any(isinstance(each, dict) for each in state):
+                hint = "torch.save one of them, or a dictionary of them, to another path"
+                raise CheckpointError(f"{path} is a list of dictionaries, not one", hint)
             with zipfile.ZipFile(file) as members:
                 return _some(_weights(state, "", zip_loader(members)), path)
+    except WholeModuleError as error:
+        hint = "load it where its code is, and torch.save(module.state_dict(), other_path)"
+        raise CheckpointError(
+            f"{path} is a whole module ({error}), not a state dictionary", hint
+        ) from error
     except BadArchiveError as error:
         raise CheckpointError(f"{path} cannot be loaded safely: it has {error}", HINT) from error
     except MALFORMED as error:
@@ -99,7 +111,9 @@ def sigma(weight: ForeignWeight) -> Tensor | None:
 
     - u' W v from the stored u and v: torch's and ganctl's modules iterate in training only.
     - BigGAN-PyTorch stores u alone. Its eval mode makes one power iteration from it, v = W'u/|W'u|
-      and u+ = W v/|W v|, forgets both, and divides by v'W'u+, which is |W v|.
+      and u+ = W v/|W v|, forgets both, and divides by v'W'u+, which is |W v|. So do mimicry's
+      networks (`sn_u`), and those with `weight_bar`, which keep the new u also in eval mode: of
+      these it is the sigma of the first pass.
     - torch before 1.1 stored u alone, and in eval mode used the divided weight of the last training
       step. u' W v = |W'u| with the v of half an iteration is an estimate of that step's sigma.
     """
@@ -108,7 +122,7 @@ def sigma(weight: ForeignWeight) -> Tensor | None:
     matrix, u = weight.weight.flatten(1).double(), weight.u.double()
     if weight.v is not None:
         return u @ matrix @ weight.v.double()
-    if weight.style == "BigGAN":
+    if weight.style in ITERATING:
         return (matrix @ normalize(matrix.mT @ u, dim=0)).norm()
     return (matrix.mT @ normalize(u, dim=0)).norm()
 
@@ -123,6 +137,11 @@ def _root(file: IO[bytes], path: Path) -> str:
         raise CheckpointError(f"{path} is no file of torch.save: it is no zip archive", HINT)
     with zipfile.ZipFile(file) as members:
         names = members.namelist()
+        if names and all(name.endswith(".npy") for name in names):
+            hint = (
+                "torch.save({name: torch.from_numpy(a) for name, a in arrays.items()}, other_path)"
+            )
+            raise CheckpointError(f"{path} is a NumPy archive, not a file of torch.save", hint)
         root = names[0].partition("/")[0] + "/" if names else ""
         if root + "constants.pkl" in names:
             hint = "torch.save(torch.jit.load(path).state_dict(), other_path) makes one"
@@ -186,7 +205,7 @@ def _checked(weight: ForeignWeight, path: Path) -> ForeignWeight:
     if weight.u is None:
         return weight
     layouts = [weight]
-    if weight.style != "BigGAN":  # which has no transposed convolutions
+    if weight.style not in ITERATING:  # which take a weight as it is stored
         layouts.append(weight._replace(weight=weight.weight.transpose(0, 1)))
     fitting = [
         layout

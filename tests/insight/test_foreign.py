@@ -1,10 +1,14 @@
 """Weights of other people's networks: found under every naming, divided by what their code divides by."""
 
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,6 +60,86 @@ class BigGANLinear(nn.Linear):
         if self.training:
             self.sv0.fill_(sigma.item())
         return self.weight / sigma
+
+
+class MimicryLinear(nn.Linear):
+    """As torch-mimicry stores it: `sn_u` and `sn_sigma`; one iteration in each pass."""
+
+    sn_u: Tensor
+    sn_sigma: Tensor
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out)
+        self.register_buffer("sn_u", torch.randn(1, n_out))
+        self.register_buffer("sn_sigma", torch.ones(1))
+
+    def divided(self) -> Tensor:
+        with torch.no_grad():
+            v = normalize(self.sn_u @ self.weight)
+            u = normalize(v @ self.weight.T)
+        sigma = (u @ self.weight * v).sum()
+        if self.training:
+            self.sn_u.copy_(u)
+            self.sn_sigma.copy_(sigma.detach())
+        return self.weight / sigma
+
+
+class BarLinear(nn.Module):
+    """As a well-known SAGAN stores it: `weight_bar`, `weight_u`, `weight_v`; one iteration in each pass."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight_bar = nn.Parameter(torch.randn(n_out, n_in))
+        self.weight_u = nn.Parameter(normalize(torch.randn(n_out), dim=0), requires_grad=False)
+        self.weight_v = nn.Parameter(normalize(torch.randn(n_in), dim=0), requires_grad=False)
+
+    def divided(self) -> Tensor:
+        with torch.no_grad():
+            self.weight_v.copy_(normalize(self.weight_bar.T @ self.weight_u, dim=0))
+            self.weight_u.copy_(normalize(self.weight_bar @ self.weight_v, dim=0))
+        return self.weight_bar / self.weight_u.dot(self.weight_bar @ self.weight_v)
+
+
+@pytest.mark.parametrize(("kind", "style"), [(MimicryLinear, "mimicry"), (BarLinear, "weight_bar")])
+def test_sigma_is_what_modules_that_iterate_divide_by(
+    kind: Callable[[int, int], Any], style: str
+) -> None:
+    torch.manual_seed(3)
+    module = kind(7, 5)
+    for _ in range(2):
+        module.divided()
+    module.eval()
+    weight = only({f"net.{name}": value.clone() for name, value in module.state_dict().items()})
+    assert weight.style == style
+    assert weight.layer in ("net", "net.weight")
+    sigma = foreign.sigma(weight)
+    assert sigma is not None
+    torch.testing.assert_close(weight.weight / sigma.float(), module.divided())
+
+
+@dataclass
+class Unknown:
+    x: int = 1
+
+
+def test_what_is_harmless_beside_weights_is_left_out_and_nothing_is_run() -> None:
+    import argparse
+    import collections
+    import datetime
+
+    state = {
+        "args": argparse.Namespace(lr=1e-4, betas=(0.0, 0.9), out=Path("x")), "when": datetime.datetime(2020, 1, 2, 3),
+        "loss": np.float64(0.5), "step": np.int64(7), "history": np.ones(3), "size": torch.Size([2]), "kind": torch.float16,
+        "device": torch.device("cpu"), "seen": {1, 2}, "count": collections.defaultdict(list, a=[1]),
+        "model": {"weight": torch.ones(2, 3)},
+    }  # fmt: skip
+    assert layers_of(state) == [("model", "plain")]
+
+
+def test_what_is_not_known_is_refused() -> None:
+    for value in (Unknown(), print, Path.unlink, re.compile("x")):
+        with pytest.raises(CheckpointError, match="cannot be loaded safely"):
+            foreign.read(saved({"weight": torch.ones(2, 2), "x": value}))
 
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -325,6 +409,8 @@ def test_files_that_are_no_state_dictionary_say_what_they_are() -> None:
     linear = nn.Linear(2, 2)
     torch.save(linear.state_dict(), "old.pth", _use_new_zipfile_serialization=False)
     torch.save(linear, "module.pth")
+    torch.save([linear.state_dict()] * 2, "list.pth")
+    np.savez("arrays.npz", weight=np.ones((2, 2)))
     header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     Path("x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with zipfile.ZipFile("script.pt", "w", zipfile.ZIP_DEFLATED) as made:
@@ -338,7 +424,12 @@ def test_files_that_are_no_state_dictionary_say_what_they_are() -> None:
     Path("none.pth").write_bytes(b"")
     messages = {
         "old.pth": ("before 1.6", "torch.save it again"),
-        "module.pth": ("code in it", "module.state_dict()"),
+        "module.pth": (
+            r"is a whole module \(torch.nn.modules.linear.Linear\)",
+            "module.state_dict()",
+        ),
+        "list.pth": ("is a list of dictionaries, not one", "one of them"),
+        "arrays.npz": ("is a NumPy archive", "from_numpy"),
         "x.safetensors": ("has no weight of two or more dimensions", None),
         "script.pt": ("TorchScript", "state_dict()"),
         "big.pth": ("byte order", None),
