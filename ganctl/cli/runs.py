@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPARED = (
     "size",
-    "loss of D, G",
+    "score or loss",
     "preset",
 )  # columns that a narrow terminal can do without, in turn
 
@@ -54,14 +54,14 @@ def _row(run: "Overview") -> dict[str, str]:
     """What is said of a run, by column."""
     from ganctl.cli import show
 
-    losses = "" if run.losses is None else "{:.2f}, {:+.2f}".format(*run.losses)
+    losses = "" if run.losses is None else "D {:.2f} G {:+.2f}".format(*run.losses)
     return {
         "run": show.plain(run.folder.name),
         "preset": show.plain(run.preset),
         "data": show.plain(Path(run.data).name),
         "step": f"{run.step:,} of {'?' if run.steps is None else f'{run.steps:,}'}",
         "state": run.state,
-        "loss of D, G": losses,
+        "score or loss": losses if run.kid is None else f"KID {run.kid:.4f}",
         "last change": f"{show.duration(max(0, time.time() - run.changed_at))} ago",
         "size": f"{run.size / 1e6:,.0f} MB",
     }

@@ -20,7 +20,7 @@ from ganctl.store import identity
 from ganctl.store.durable import appended, open_regular, read_bytes, write_text
 
 MAX_BYTES = 2**30  # of metrics.jsonl: more than a run of a million rows has
-TAIL = 64 * 1024  # bytes of it that hold its last row
+TAIL = 256 * 1024  # bytes of it that hold its last rows
 MAX_LINE = 2**20  # bytes of one row
 MOST_EVENTS = 100_000
 LARGEST = 2**62  # number of a step
@@ -75,8 +75,8 @@ class Journal:
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error.strerror or error)
 
-    def last_row(self) -> Row | None:
-        """The newest row of metrics.jsonl, from its end; None if there is none."""
+    def last_row(self, having: str = "step") -> Row | None:
+        """The newest row of metrics.jsonl with that figure, if it is near the end of the file."""
         try:
             descriptor = open_regular(self.folder / "metrics.jsonl", os.O_RDONLY)
             with os.fdopen(descriptor, "rb") as file:
@@ -84,7 +84,7 @@ class Journal:
                 lines = file.read(TAIL).splitlines()
         except OSError:
             return None
-        return next((row for _, row in _rows(reversed(lines))), None)
+        return next((row for _, row in _rows(reversed(lines)) if having in row), None)
 
     def cut_metrics(self, step: int) -> None:
         """Delete the rows after `step`, which a resumed run is about to write again."""

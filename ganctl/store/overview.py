@@ -38,6 +38,7 @@ class Overview(NamedTuple):
     steps: int | None  # that it is to have in the end
     state: str  # running, done, stopped, failed, killed, or new: nothing is known yet
     losses: tuple[float, float] | None  # of D and G, the newest
+    kid: float | None  # the newest score, if it is scored
     changed_at: float  # seconds since 1970: when something was written last
     size: int  # bytes of all its files
 
@@ -62,6 +63,7 @@ def of(folder: Path) -> Overview:
     reached = max(_number(status.get("step")), _number(newest.get("step")))
     d_loss, g_loss = newest.get("d_loss"), newest.get("g_loss")
     losses = isinstance(d_loss, float) and isinstance(g_loss, float) and (d_loss, g_loss)
+    kid = (journal.last_row("score_kid") or {}).get("score_kid")
     files = list(_files(folder))
     return Overview(
         folder=folder,
@@ -71,6 +73,7 @@ def of(folder: Path) -> Overview:
         steps=steps,
         state=state,
         losses=losses or None,
+        kid=kid if isinstance(kid, float) else None,
         changed_at=max((file.st_mtime for file in files), default=0.0),
         size=sum(file.st_size for file in files),
     )
@@ -118,10 +121,15 @@ def _saved_step(folder: Path) -> int:
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
+    """All of them once: best.pt is a second name of a checkpoint."""
+    seen = set()
     for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):  # it was deleted meanwhile
-                yield os.lstat(os.path.join(parent, name))
+                found = os.lstat(os.path.join(parent, name))
+                if found.st_ino not in seen:
+                    seen.add(found.st_ino)
+                    yield found
 
 
 def _read(file: Path) -> dict[str, object]:

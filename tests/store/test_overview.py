@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ganctl.cli.app import main
-from ganctl.store import overview
+from ganctl.store import overview, runs
 from tests.cli.test_cli import TINY, tree
 
 Capture = pytest.CaptureFixture[str]
@@ -30,7 +30,7 @@ def test_a_run_is_one_line_with_what_it_is_of_and_how_it_stands(
     capsys.readouterr()
     assert main(["runs"]) == 0
     out = capsys.readouterr().out.splitlines()
-    columns = ["run", "preset", "data", "step", "state", "loss of D, G", "last change", "size"]
+    columns = ["run", "preset", "data", "step", "state", "score or loss", "last change", "size"]
     assert " ".join(out[1].split()) == " ".join(columns)
     first, second = (line.split() for line in out if " of 2 " in line)
     assert first[:7] == ["photos-faces32-001", "faces32", "photos", "2", "of", "2", "done"]
@@ -49,6 +49,24 @@ def test_as_json_it_is_whole_and_in_plain_units(photos: Path, capsys: Capture) -
     assert found["size"] == pytest.approx(sum(sizes), rel=0.9)
     rows = Path("runs/photos-faces32-001/metrics.jsonl").read_text().splitlines()
     assert found["losses"] == [json.loads(rows[-1])["d_loss"], json.loads(rows[-1])["g_loss"]]
+
+
+def test_the_newest_score_stands_for_the_losses(photos: Path, capsys: Capture) -> None:
+    assert train(photos, "--run", "runs/r") == 0
+    run = runs.find(Path("r"))
+    for step, kid in ((1, 0.25), (2, 0.125)):
+        run.journal.measure({"step": step, "score_kid": kid})
+    run.journal.measure({"step": 2, "d_loss": 1.0, "g_loss": 0.5})
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    assert "KID 0.1250" in capsys.readouterr().out
+
+
+def test_a_file_with_two_names_counts_once(photos: Path) -> None:
+    assert train(photos, "--run", "r") == 0
+    before = overview.of(Path("r")).size
+    Path("r/best.pt").hardlink_to(Path("r/checkpoints/step-000000002.pt"))
+    assert overview.of(Path("r")).size == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
