@@ -18,7 +18,8 @@ from rich.console import Console
 
 from ganctl.cli import show, watching
 from ganctl.settings import presets
-from ganctl.store import runs
+from ganctl.store import checkpoint, runs
+from ganctl.store.contents import described
 from ganctl.store.runs import Run
 
 DOCS = Path(__file__).parent
@@ -86,6 +87,9 @@ def write_terminal(run: Run) -> None:
 def write_page(run: Run, attention: str, spectra: str) -> None:
     """docs/faces32.md: the commands, and what they print."""
     status = json.loads((run.folder / "status.json").read_text())
+    saved = described(checkpoint.peek(run.newest_checkpoint()), run.folder)
+    used = saved.exactness
+    how = f"torch {used['torch']}, {saved.config.train.precision}, {used['threads']} thread(s)"
     sn = shlex.join(["ganctl", "inspect-sn", str(run.folder), *INSPECT_SN])
     options = [part for part in INSPECT_ATTENTION if part != "--force"]
     options[-1] = "attention.png"
@@ -94,7 +98,7 @@ def write_page(run: Run, attention: str, spectra: str) -> None:
         f"""# One run of the default preset
 
 All here, and the pictures of README.md, were made by `python -m docs.make` from one run, which
-ended on {status["time"][:10]}:
+ended on {status["time"][:10]} ({how} of a {used["device"]}):
 
 ```sh
 ganctl train

@@ -26,6 +26,7 @@ class Redrawn:
         self._draw, self._console = draw, console
         self._live: _Live | None = None
         self._handles_ctrl_z = False
+        self._suspended = False
 
     def start(self) -> None:
         """Begin to draw."""
@@ -44,7 +45,8 @@ class Redrawn:
 
     def look(self) -> None:
         """Draw again if that ended with Ctrl-Z and this process is in the foreground; cheap."""
-        if self._live is None and self._in_foreground():
+        if self._suspended and self._in_foreground():
+            self._suspended = False
             self._begin()
 
     def _begin(self) -> None:
@@ -61,6 +63,7 @@ class Redrawn:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)  # the process stands still in here, until it is continued
         signal.signal(number, self._suspend)
+        self._suspended = True
         self.look()
 
     def _in_foreground(self) -> bool:

@@ -74,6 +74,18 @@ def test_after_ctrl_z_another_drawing_begins_and_the_old_one_stays(
     assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
 
 
+def test_before_the_start_and_after_the_end_nothing_is_drawn() -> None:
+    screen = Screen(60)
+    drawn = Redrawn(lambda: Panel("x"), screen.console)
+    drawn.look()
+    assert screen.taken() == ""
+    drawn.start()
+    drawn.stop()
+    screen.taken()
+    drawn.look()
+    assert screen.taken() == ""
+
+
 def test_in_the_background_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(60)
     drawn = Redrawn(lambda: Panel("x"), screen.console)
