@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import ganctl
+from ganctl import processes
 from ganctl.cli import (
     compare,
     export,
@@ -25,7 +26,7 @@ from ganctl.cli import (
     score,
     train,
 )
-from ganctl.errors import GanctlError, StoppedError
+from ganctl.errors import ConfigError, GanctlError, StoppedError
 
 
 def _without_types_of_flags(params: Any) -> Any:
@@ -92,9 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ganctl").setLevel(logging.INFO)
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
+        if processes.place().rank:
+            _leave_talking_to_the_first()
         mistakes.check_words(words)
         # The parser's own errors are raised here, and the code of typer.Exit is returned.
-        return app(args=words, prog_name="ganctl", standalone_mode=False) or 0
+        return app(args=words, prog_name="ganctl", standalone_mode=False, obj=words) or 0
     except Exception as error:
         if os.environ.get("GANCTL_DEBUG") == "1":
             raise
@@ -102,6 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             names = [str(command.name) for command in app.registered_commands]
             error = mistakes.explained(error, words, names)
         return _report(error)
+
+
+def _leave_talking_to_the_first() -> None:
+    """Of several processes that run a command one speaks, and of torch's words there are none."""
+    from ganctl.cli import show
+
+    show.console.quiet = True
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 class _Words(logging.Handler):
@@ -120,14 +131,24 @@ def _report(error: Exception) -> int:
 
     if not isinstance(error, GanctlError):
         reason = " ".join(str(error).split())
-        show.note(f"error: a fault in ganctl itself: {type(error).__name__}: {reason}")
-        show.note("hint: GANCTL_DEBUG=1 shows where; please report it")
-        return 1
+        kind = type(error).__name__
+        hint = "GANCTL_DEBUG=1 shows where; please report it"
+        error = GanctlError(f"a fault in ganctl itself: {kind}: {reason}", hint)
+    show.console.quiet = not _speaks()
     asked_for = isinstance(error, StoppedError)
     show.note(error.message if asked_for else f"error: {error.message}")
     if error.hint:
         show.note(f"hint: {error.hint}")
     return error.exit_code
+
+
+def _speaks() -> bool:
+    """Whether this process says what goes wrong: the first one, and one on each other machine."""
+    try:
+        where = processes.place()
+    except ConfigError:
+        return True
+    return where.rank == 0 or (where.local_rank == 0 and where.local_size < where.size)
 
 
 def run() -> None:

@@ -5,8 +5,12 @@ from typing import Annotated
 
 import typer
 
+from ganctl.cli import launching
+from ganctl.processes import launched
+
 
 def resume(
+    context: typer.Context,
     run: Annotated[
         Path | None, typer.Argument(help="A run's folder.  (default: the newest under runs/)")
     ] = None,
@@ -17,6 +21,7 @@ def resume(
         str | None,
         typer.Option(metavar="WHERE", help="Where the run's images are now, if they were moved."),
     ] = None,
+    processes: Annotated[str | None, typer.Option(metavar="N", help=launching.HELP)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     tensorboard: Annotated[
         bool,
@@ -37,7 +42,11 @@ def resume(
     """
     from ganctl import busy
 
-    busy.prepare()
+    if not launched():  # of several processes each would take the others for other programs
+        busy.prepare()
+    if (code := launching.shared(context.obj, processes)) is not None:
+        raise typer.Exit(code)
+
     from ganctl.cli import training
     from ganctl.store import runs
 

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ganctl.cli import launching
 from ganctl.errors import ConfigError, shell_quoted
+from ganctl.processes import launched, restarts
 
 DEFAULT_PRESET = "faces32"
 FEW = 5_000  # images below which another preset is proposed
@@ -37,6 +39,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of all randomness in the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
+    processes: Annotated[str | None, typer.Option(metavar="N", help=launching.HELP)] = None,
     tensorboard: Annotated[
         bool,
         typer.Option(
@@ -62,6 +65,7 @@ def train(
     ganctl train --preset celeba64 --data img_align_celeba.zip
     ganctl train --data photos/ --set optim.g_lr=2e-4
     ganctl train --preset celeba64 --data photos/ --dry-run
+    ganctl train --preset sagan-imagenet128 --data photos/ --processes all
     """
     from ganctl import busy
     from ganctl.settings import presets
@@ -77,18 +81,34 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in shorthands.items() if value is not None}
     config = presets.load(preset, settings or [], given)
+    if dry_run and (processes or launched()):
+        hint = "leave out --processes, or --dry-run"
+        raise ConfigError("--dry-run measures one process", hint)
+    if not launched():  # of several processes each would take the others for other programs
+        busy.prepare()
+    if (code := launching.shared(context.obj, processes)) is not None:
+        raise typer.Exit(code)
     source = context.get_parameter_source("preset")
     if data is not None and source is not None and source.name == "DEFAULT":
         _propose_photos64(data)
 
-    busy.prepare()
     if dry_run:
         from ganctl.cli.dry_run import print_dry_run
 
         print_dry_run(config, device, as_json=json, verbose=verbose)
     else:
         from ganctl.cli import training
+        from ganctl.store import runs
 
+        started_before, most = restarts()
+        if most and run is None:
+            raise ConfigError(
+                "with --max-restarts a run must be named, to go on with it",
+                "add --run DIR",
+            )
+        if started_before and run is not None and (run / "run.json").exists():
+            training.resume(runs.find(run), device, steps, tensorboard, data)
+            return
         training.start(config, device, run, preset, tensorboard)
 
 

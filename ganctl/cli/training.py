@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ganctl import session
+from ganctl import distributed, session
 from ganctl.cli import event_files, show, watching
 from ganctl.cli.event_files import EventFiles
 from ganctl.cli.outputs import name_part
@@ -20,11 +20,12 @@ def start(
     """Train a new run of `preset` from its first step."""
     if tensorboard:
         event_files.need_tensorboard()
-    with show.ProgressBar("preparing images") as progress:
-        begun, run = session.start(
-            config, device_name, folder, run_title(preset, config), progress, Path(preset).stem
-        )
-    _train(begun, run, tensorboard)
+    with distributed.joined(device_name) as device:
+        with show.ProgressBar("preparing images") as progress:
+            begun, run = session.start(
+                config, device, folder, run_title(preset, config), progress, Path(preset).stem
+            )
+        _train(begun, run, tensorboard)
 
 
 def resume(
@@ -33,10 +34,11 @@ def resume(
     """Go on from the newest whole checkpoint of `run`, to `steps` and with images at `data`."""
     if tensorboard:
         event_files.need_tensorboard()
-    with show.ProgressBar("preparing images") as progress:
-        resumed = session.resume(run, device_name, steps, progress, data)
-    if resumed is not None:
-        _train(resumed, run, tensorboard)
+    with distributed.joined(device_name) as device:
+        with show.ProgressBar("preparing images") as progress:
+            resumed = session.resume(run, device, steps, progress, data)
+        if resumed is not None:
+            _train(resumed, run, tensorboard)
 
 
 def run_title(preset: str, config: Config) -> str:
@@ -53,11 +55,20 @@ def run_title(preset: str, config: Config) -> str:
     return f"{name_part(what) or 'images'}-{title}"
 
 
+def _computed_by(device: str) -> str:
+    count = distributed.size()
+    return device if count == 1 else f"{count} processes on {device}"
+
+
 def _train(begun: Session, run: Run, tensorboard: bool) -> None:
+    if not distributed.is_first():
+        session.train_run(begun, run, watching.NoWatcher())
+        return
     train, labels = begun.config.train, begun.images.labels
     classes = f" of {len(labels.classes):,} classes" if labels.classes else ""
+    where = _computed_by(begun.device.type)
     show.note(
-        f"{run.folder}: {len(begun.images.packed.images):,} images{classes}, {begun.device.type},"
+        f"{run.folder}: {len(begun.images.packed.images):,} images{classes}, {where},"
         f" {train.precision}, {train.steps:,} steps"
     )
     shown = watching.watcher(str(run.folder), begun.state.step, train.steps, train.checkpoint_every)

@@ -21,6 +21,19 @@ from ganctl.scores.protocol import in_words
 PAIR = 31  # columns of a terminal for a figure and its name
 
 
+class NoWatcher:
+    """Nothing, for processes that do not speak for their run."""
+
+    def stepped(self, step: int) -> None:
+        pass
+
+    def measured(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def saved(self, step: int, path: str) -> None:
+        pass
+
+
 class PlainWatcher:
     """One line a log interval, for pipes and log files."""
 
