@@ -25,15 +25,16 @@ def shared(words: Sequence[str], processes: str | None) -> int | None:
 
     That is so if it is to be alone, or is one of those that were started.
     """
-    count = 1 if processes is None else _count(processes)
-    if launched():
-        if processes not in (None, "all") and place().size != count:
-            raise ConfigError(
-                f"--processes is {count}, but the environment says {place().size} (WORLD_SIZE)",
-                "leave --processes out where torchrun starts them",
-            )
-        return None
-    return Crew(words, count).run() if count > 1 else None
+    if not launched():
+        count = 1 if processes is None else _count(processes)
+        command = [sys.executable, "-m", "ganctl", *words]
+        return Crew(command, count).run() if count > 1 else None
+    if processes not in (None, "all") and _count(processes) != place().size:
+        raise ConfigError(
+            f"--processes is {processes}, but the environment says {place().size} (WORLD_SIZE)",
+            "leave --processes out where torchrun starts them",
+        )
+    return None
 
 
 def _count(processes: str) -> int:
@@ -52,8 +53,8 @@ def _count(processes: str) -> int:
 class Crew:
     """The processes, which all run the same command, and what is made of how they end."""
 
-    def __init__(self, words: Sequence[str], count: int) -> None:
-        self._command, self._count = [sys.executable, "-m", "ganctl", *words], count
+    def __init__(self, command: Sequence[str], count: int) -> None:
+        self._command, self._count = command, count
         self._workers: list[subprocess.Popen[bytes]] = []
         self._stopped_by: int | None = None
 

@@ -1,0 +1,279 @@
+"""Several processes that train one run: who writes, who decides, and what happens if one is lost."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from crew import Crew, environment, together
+
+from ganctl import distributed
+from ganctl.cli.app import main
+from ganctl.data.faces import draw_face
+from ganctl.errors import ConfigError, DataError
+from ganctl.store import checkpoint, runs
+from ganctl.training import loop, opening, saving
+from tests.training.test_resume import TINY, sections
+
+OFTEN = ["--set", "train.checkpoint_every=2", "--set", "train.log_every=2"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 images, and a cache that they are prepared in only once."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        draw_face(number, 40).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GANCTL_CACHE", str(prepared.with_name(f"{prepared.name}-cache")))
+    return prepared
+
+
+def command(*words: str) -> int:
+    """`ganctl words`, with what it says in a file a process."""
+    errors = os.open(f"err.{os.environ['RANK']}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(errors, 2)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    return main(list(words))
+
+
+def ganctl(size: int, *words: str, **given: str) -> Crew:
+    return Crew(size, command, *words, given=given)
+
+
+def said(rank: int = 0) -> str:
+    path = Path(f"err.{rank}")
+    return path.read_text() if path.exists() else ""
+
+
+def begun(run: str = "r") -> bool:
+    return (Path(run) / "metrics.jsonl").exists()
+
+
+def wait_for(condition: Callable[[], bool], crew: Crew) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert any(process.is_alive() for process in crew.processes), said()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def endless(photos: Path) -> list[str]:
+    return ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "1000000", "--run", "r"]
+
+
+def whole(run: str = "r") -> int:
+    """The step of the newest checkpoint, read to its end."""
+    _, metadata = checkpoint.read(runs.find(Path(run)).newest_checkpoint())
+    return int(metadata["step"])
+
+
+def test_a_run_is_resumed_by_more_and_fewer_processes(photos: Path) -> None:
+    """1, then 4, then 2; the same again is the same bytes; only the first one writes and speaks."""
+    for run in ("a", "b"):
+        begin = ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "2", "--run", run]
+        assert ganctl(1, *begin).results() == [0]
+        assert ganctl(4, "resume", run, "--steps", "4").results() == [0] * 4
+        assert ganctl(2, "resume", run, "--steps", "6").results() == [0] * 2
+    files = [Path(run) / "checkpoints" / "step-000000006.pt" for run in ("a", "b")]
+    assert sections(files[0]) == sections(files[1])
+    rows = [json.loads(line) for line in (Path("a") / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    events = [
+        json.loads(line)["event"] for line in (Path("a") / "history.jsonl").read_text().splitlines()
+    ]
+    assert events == ["started", "saved", "done"] * 3
+    assert "not bit-exact with the run so far: processes was 1, is 4" in said()
+    assert "processes was 4, is 2" in said()
+    assert said(1) == said(2) == said(3) == ""
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_with_numbers_that_would_do(photos: Path) -> None:
+    words = ["train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r"]
+    assert ganctl(3, *words).results() == [2] * 3
+    assert said().splitlines()[:2] == [
+        "error: 3 processes cannot share 4 images, which is a batch of 4 in 1 part(s)",
+        "hint: possible are 1, 2, 4 processes, or with 3 of them --batch-size 3 or 6",
+    ]
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("told", [[0], [1], [0, 1, 0, 1]])
+def test_a_signal_to_one_or_all_or_twice_stops_all_after_a_save(
+    photos: Path, told: list[int]
+) -> None:
+    crew = ganctl(2, *endless(photos))
+    wait_for(begun, crew)
+    for rank in told:
+        pid = crew.processes[rank].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+    assert crew.results() == [143, 143]
+    step = whole()
+    assert f"stopped and saved at step {step:,}" in said()
+    status = json.loads((Path("r") / "status.json").read_text())
+    assert (status["state"], status["step"], status["exit_code"]) == ("stopped", step, 143)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_when_one_is_killed_the_others_end_and_the_newest_checkpoint_is_whole(
+    photos: Path, lost: int
+) -> None:
+    crew = ganctl(2, *endless(photos))
+    wait_for((Path("r") / "ckpt.pt").exists, crew)
+    crew.processes[lost].kill()
+    codes = crew.exit_codes()
+    assert codes[lost] == -signal.SIGKILL
+    other = json.loads((Path("r") / "status.json").read_text())
+    if lost == 1:
+        assert "error: process 1 on" in said() and "has ended, and a run needs all" in said()
+        assert other["exit_code"] == 10
+    step = whole()
+    assert main(["resume", "r", "--steps", str(step + 1)]) == 0
+
+
+def test_one_that_hangs_is_given_up_after_a_while(photos: Path) -> None:
+    crew = ganctl(2, *endless(photos), GANCTL_TIMEOUT="3")
+    wait_for((Path("r") / "ckpt.pt").exists, crew)
+    stopped, pid = crew.processes[1], crew.processes[1].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    crew.processes[0].join(60)
+    stopped.kill()
+    crew.exit_codes()
+    assert "has not answered for 3 s" in said(), said()
+    assert "GANCTL_TIMEOUT=SECONDS waits longer" in said()
+    assert whole() >= 2
+
+
+def differing(*words: str) -> int:
+    """As a bit that falls over in a weight: noticed at the next save."""
+    honest = loop.train_step
+
+    def step(state, given, config):  # type: ignore[no-untyped-def]
+        metrics = honest(state, given, config)
+        if state.step == 3 and distributed.rank() == 1:
+            with torch.no_grad():
+                state.generator_ema.to_rgb.bias += 1e-6
+        return metrics
+
+    loop.train_step = step  # in this process, which ends with the test
+    return command(*words)
+
+
+def test_a_process_that_holds_other_weights_ends_the_run_before_anything_is_written(
+    photos: Path,
+) -> None:
+    words = ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "9", "--run", "r"]
+    assert Crew(2, differing, *words).results() == [10, 10]
+    assert "error: process 1 on" in said()
+    assert "holds other weights than the others, so nothing is saved" in said()
+    assert whole() == 2
+
+
+def failing_save(*words: str) -> int:
+    def full(*_: object) -> None:
+        raise saving.StorageError("could not save: the disk is full")
+
+    runs.Run.save = full  # type: ignore[method-assign, assignment]
+    return command(*words)
+
+
+def test_when_the_first_cannot_save_all_end_alike(photos: Path) -> None:
+    words = ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "2", "--run", "r"]
+    assert Crew(2, failing_save, *words).results() == [5, 5]
+    assert "error: could not save: the disk is full" in said()
+    assert said(1) == ""
+
+
+def elsewhere(*words: str) -> int:
+    """As on a machine that lacks the images."""
+
+    def absent(source: str, resolution: int) -> None:
+        raise DataError(f"there are no images at {source}")
+
+    if os.environ["RANK"] == "1":
+        opening.open_source = absent  # type: ignore[assignment]
+    return command(*words)
+
+
+def test_what_only_one_finds_out_is_told_by_the_first(photos: Path) -> None:
+    words = ["train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r"]
+    assert Crew(2, elsewhere, *words).results() == [4, 4]
+    assert "error: process 1 on" in said() and f"there are no images at {photos}" in said()
+    assert said(1) == ""
+    assert not Path("r").exists()
+
+
+def test_a_port_in_use_is_one_sentence(photos: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ["train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r"]
+        crew = Crew(1, command, *words, given={**environment(0, 2, port), "GANCTL_TIMEOUT": "5"})
+        assert crew.results() == [2]
+    assert f"error: port {port} (MASTER_PORT) is in use by another program\n" in said()
+
+
+def test_a_launcher_that_is_killed_is_not_survived(photos: Path) -> None:
+    """Its processes save and end, as if they had been told to."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "ganctl", *endless(photos), "--processes", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not begun():
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = children(launcher.pid)
+    assert len(workers) == 2
+    launcher.kill()
+    launcher.communicate()
+    while any(state_of(pid) != "Z" for pid in workers):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.02)
+    status = json.loads((Path("r") / "status.json").read_text())
+    assert (status["state"], status["exit_code"], status["step"]) == ("stopped", 143, whole())
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started, in that order."""
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
+    except OSError:
+        return "Z"
+
+
+def test_shares_are_of_equal_size_and_in_order() -> None:
+    assert together(2, distributed.share, 10, 8) == [(10, 4), (14, 4)]
+    assert distributed.share(10, 8) == (10, 8)
+    distributed.check_shares(7, 1)
+    with pytest.raises(ConfigError):
+        distributed.check_shares(7, 2)
+
+
+def wished(rank_that_wishes: int) -> list[list[int]]:
+    agreement = distributed.Agreement()
+    mine = distributed.rank() == rank_that_wishes
+    return [agreement.of(15 if mine and step == 1 else 0, int(step == 2)) for step in range(4)]
+
+
+def test_what_one_wishes_at_a_step_holds_for_all_at_the_next() -> None:
+    assert together(2, wished, 1) == [[[0, 0], [0, 0], [15, 0], [0, 1]]] * 2
+    assert wished(0) == [[0, 0], [15, 0], [0, 1], [0, 0]]
