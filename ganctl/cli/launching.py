@@ -17,7 +17,7 @@ from ganctl.training.stopping import SAVING, STOPPING
 MOST = 1024
 GRACE = 20  # seconds that the others have to end by themselves once one has failed
 LOOK = 0.05  # seconds between two looks
-HELP = "Share each batch among N processes on this machine; all: one a GPU."
+HELP = "Share the work among N processes on this machine; all: one a GPU."
 
 
 def shared(words: Sequence[str], processes: str | None) -> int | None:

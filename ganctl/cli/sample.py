@@ -1,12 +1,14 @@
 """`ganctl sample`."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from ganctl.cli import launching
 from ganctl.cli.outputs import check_file, check_folder, name_part, writing
 from ganctl.cli.points import (
     MAX_IMAGES,
@@ -18,6 +20,7 @@ from ganctl.cli.points import (
     parse_classes,
 )
 from ganctl.errors import ConfigError
+from ganctl.processes import place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +37,7 @@ WALK_SEEDS = 5  # that --interpolate goes through, if none are named
 
 
 def sample(
+    context: typer.Context,
     source: Source = None,
     n: Annotated[
         int | None,
@@ -78,6 +82,7 @@ def sample(
         float | None, typer.Option(help="Cut the latents' distribution off here, for example 0.7.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn at a time.")] = 64,
+    processes: Annotated[str | None, typer.Option(metavar="N", help=launching.HELP)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32 repeats images exactly; auto is faster where it can be.")
@@ -94,14 +99,19 @@ def sample(
     ganctl sample
     ganctl sample runs/celeba64-001/ckpt.pt -n 64 --out faces.png
     ganctl sample runs/celeba64-001 --best
-    ganctl sample -n 50000 --out images.npz
+    ganctl sample -n 50000 --out images.npz --processes all
     ganctl sample --seeds 7,12,40-47 --truncation 0.7 --out chosen/
     ganctl sample --class dress,3 -n 16
     ganctl sample --seeds 3,8,5,3 --interpolate 20 --out way.webp
     """
     _check_options(n, seed, seeds, walk, truncation, batch_size)
     _check_scale(scale, out)
+    if walk is not None and (processes is not None or place().size > 1):
+        raise ConfigError("--interpolate is for one process", "leave --processes out")
+    if (code := launching.shared(context.obj, processes)) is not None:
+        raise typer.Exit(code)
 
+    from ganctl import distributed
     from ganctl.cli import show
     from ganctl.runtime import choose_device, choose_precision, prepare
     from ganctl.sampling import draw as drawing
@@ -111,40 +121,48 @@ def sample(
 
     if out is not None:
         _check_place(out, n or 1, walk, force=force)
-    path = runs.find_best(source) if best else runs.find_checkpoint(source)
-    target = choose_device(device)
-    arithmetic = choose_precision(precision, target)
-    prepare(target, arithmetic)
-    networks, saved = load_networks(path)
-    generator = networks.generator if raw else networks.generator_ema
-    names = saved.data.classes if generator.n_classes else []
-    labels = parse_classes(classes, names)
-    if walk is not None:
-        count = n or max(WALK_SEEDS, len(labels) if classes else 0)
-        numbers = choose_seeds(seeds, seed or 0, count)
-        points = drawing.classes_in_turn(numbers, labels)
-    else:
-        numbers = choose_seeds(seeds, seed or 0, math.ceil((n or DEFAULT_IMAGES) / len(labels)))
-        points = drawing.each_class(numbers, labels, n)
-    if out is None:
-        out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
-    with writing(out), show.ProgressBar("drawing") as progress:
+    with distributed.joined(device) as own_device:
+        find = runs.find_best if best else runs.find_checkpoint
+        path = Path(distributed.first_does(lambda: str(find(source))))
+        target = choose_device(own_device)
+        arithmetic = choose_precision(precision, target)
+        prepare(target, arithmetic)
+        networks, saved = load_networks(path)
+        generator = networks.generator if raw else networks.generator_ema
+        names = saved.data.classes if generator.n_classes else []
+        labels = parse_classes(classes, names)
         if walk is not None:
-            interpolate.check_way(out, len(points), walk)
-            rows = interpolate.interpolate(
-                generator, points, walk,
-                truncation=truncation, device=target, precision=arithmetic,
-            )  # fmt: skip
-            interpolate.write_way(_counted(rows, progress, walk * (len(points) - 1)), out, scale)
+            count = n or max(WALK_SEEDS, len(labels) if classes else 0)
+            numbers = choose_seeds(seeds, seed or 0, count)
+            points = drawing.classes_in_turn(numbers, labels)
         else:
-            batches = drawing.draw(
-                generator, points, batch_size=batch_size,
-                truncation=truncation, device=target, precision=arithmetic,
-            )  # fmt: skip
-            columns = len(numbers) if len(labels) > 1 else None
-            counted = _counted(batches, progress, len(points))
-            drawing.write(counted, len(points), out, columns, names, scale)
-    show.result(str(out))
+            numbers = choose_seeds(seeds, seed or 0, math.ceil((n or DEFAULT_IMAGES) / len(labels)))
+            points = drawing.each_class(numbers, labels, n)
+        if out is None:
+            out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
+        with writing(out), show.ProgressBar("drawing") as progress:
+            if walk is not None:
+                interpolate.check_way(out, len(points), walk)
+                rows = interpolate.interpolate(
+                    generator, points, walk,
+                    truncation=truncation, device=target, precision=arithmetic,
+                )  # fmt: skip
+                interpolate.write_way(
+                    _counted(rows, progress, walk * (len(points) - 1)), out, scale
+                )
+            else:
+                batches = drawing.draw(
+                    generator, points, batch_size=batch_size,
+                    truncation=truncation, device=target, precision=arithmetic,
+                )  # fmt: skip
+                columns = len(numbers) if len(labels) > 1 else None
+                counted = _counted(batches, progress, len(points))
+                if distributed.is_first():
+                    drawing.write(counted, len(points), out, columns, names, scale)
+                else:
+                    deque(counted, 0)  # they go to the first process, which writes them
+    if place().rank == 0:
+        show.result(str(out))
 
 
 def _check_options(

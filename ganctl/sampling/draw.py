@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganctl.distributed import brought, first_does, rank, size
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, fold, swaps
 from ganctl.runtime import Precision, autocast, random_stream, upload
@@ -78,13 +79,23 @@ def draw(
     device: torch.device,
     precision: Precision = "fp32",
 ) -> Iterator[Batch]:
-    """The images of `points` in order, batch by batch."""
-    batches = drawn(
-        generator, points, batch_size=batch_size, truncation=truncation, device=device,
+    """The images of `points` in order, batch by batch.
+
+    Several processes draw the batches in turns, and the first one gets them all, the others none.
+    """
+    # What is faster is measured once a machine: by the first process, for all.
+    first_does(lambda: list(swaps.choose(device, precision, generator)))
+    batches = [points[start : start + batch_size] for start in range(0, len(points), batch_size)]
+    turns = [batches[start : start + size()] for start in range(0, len(batches), size())]
+    # In the last turn some may draw in vain.
+    own = [point for turn in turns for point in turn[min(rank(), len(turn) - 1)]]
+    given = drawn(
+        generator, own, batch_size=batch_size, truncation=truncation, device=device,
         precision=precision,
     )  # fmt: skip
-    for wanted, images in batches:
-        yield Batch(wanted, to_uint8(images)[: len(wanted)])
+    for turn, (_, images) in zip(turns, given, strict=True):
+        for wanted, each in zip(turn, brought(to_uint8(images)), strict=False):
+            yield Batch(wanted, each[: len(wanted)])
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,22 +82,26 @@ def whole(run: str = "r") -> int:
 
 def test_a_run_is_resumed_by_more_and_fewer_processes(photos: Path) -> None:
     """1, then 4, then 2; the same again is the same bytes; only the first one writes and speaks."""
+    begin = ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "2", "--run", "a"]
+    assert ganctl(1, *begin).results() == [0]
+    shutil.copytree("a", "b", symlinks=True)
     for run in ("a", "b"):
-        begin = ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "2", "--run", run]
-        assert ganctl(1, *begin).results() == [0]
         assert ganctl(4, "resume", run, "--steps", "4").results() == [0] * 4
         assert ganctl(2, "resume", run, "--steps", "6").results() == [0] * 2
     files = [Path(run) / "checkpoints" / "step-000000006.pt" for run in ("a", "b")]
     assert sections(files[0]) == sections(files[1])
     rows = [json.loads(line) for line in (Path("a") / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
-    events = [
-        json.loads(line)["event"] for line in (Path("a") / "history.jsonl").read_text().splitlines()
-    ]
-    assert events == ["started", "saved", "done"] * 3
+    history = (Path("a") / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in history] == ["started", "saved", "done"] * 3
     assert "not bit-exact with the run so far: processes was 1, is 4" in said()
     assert "processes was 4, is 2" in said()
     assert said(1) == said(2) == said(3) == ""
+    # Its images are the same, too, however many draw them.
+    draw = ["sample", "a", "-n", "10", "--batch-size", "4", "--out"]
+    assert main([*draw, "one.npz"]) == 0
+    assert ganctl(2, *draw, "two.npz").results() == [0, 0]
+    assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_numbers_that_would_do(photos: Path) -> None:
