@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ganctl.errors import ConfigError
-from ganctl.insight.panels import Line, Panel, names_in, number, panels_with, scale_of
+from ganctl.insight.panels import Line, Panel, has, names_in, number, panels_with, scale_of
 from ganctl.store.journal import Row
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ COLUMNS = 3
 WIDTH, HEIGHT = 4.2, 2.4  # of a panel, in inches
 DPI = 120
 PALETTE = 10  # colours of matplotlib's own cycle, told apart most easily
-STYLES: tuple[Any, ...] = ("-", "--")  # of the figures that share a panel
+STYLES: tuple[Any, ...] = ("-", "--", ":")  # of the figures that share a panel
 MARKED: dict[str, Any] = {
     "alarm": ":",
     "rolled back": "-.",
@@ -72,6 +72,7 @@ def draw_line(
     axes: "Axes", line: Line, rows: Sequence[Row], color: str, style: str = "-", alarm: str = ""
 ) -> None:
     """One figure of a run, with crosses where `alarm` lasts, and a band of its spread."""
+    rows = [row for row in rows if has(row, line.figure)]
     steps = [row["step"] for row in rows]
     values = [number(row, line.figure) for row in rows]
     alone = _without_neighbours(values)

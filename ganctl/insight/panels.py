@@ -67,6 +67,9 @@ PANELS = (
 )
 
 
+SPREAD = tuple(line for panel in PANELS for line in panel.lines if line.spread)
+
+
 def number(row: Row, name: str) -> float:
     """A figure of `row`, "gamma BLOCK" being a block's; nan if it is absent or no number."""
     value = row.get(name)
@@ -77,6 +80,14 @@ def number(row: Row, name: str) -> float:
         return float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:
         return math.nan
+
+
+def has(row: Row, name: str) -> bool:
+    """Whether `row` says of a figure that it has a value or none: scores are in few rows."""
+    if name.startswith("gamma "):
+        gammas = row.get("gamma")
+        return isinstance(gammas, dict) and name.removeprefix("gamma ") in gammas
+    return name in row
 
 
 def names_in(row: Row) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ganctl.errors import CheckpointError, ConfigError
-from ganctl.insight.panels import SCORES, names_in, number
+from ganctl.insight.panels import SPREAD, has, names_in, number
 from ganctl.report.thinning import Curve
 from ganctl.settings import presets
 from ganctl.settings.config import Config, setting_names, value_of
@@ -63,15 +63,16 @@ def account_of(run: Run) -> Account:
 def curves_of(run: Run) -> tuple[dict[str, Curve], Row]:
     """The run's figures as thinned curves, and its newest row with scores."""
     curves: dict[str, Curve] = {}
-    below, above = ({line.figure: Curve() for line in SCORES} for _ in range(2))
+    below, above = ({line.figure: Curve() for line in SPREAD} for _ in range(2))
     scores: Row = {}
     for row in run.journal.each_row():
         step = row["step"]
         for name in names_in(row) - curves.keys():
             curves[name] = Curve()
         for name, curve in curves.items():
-            curve.add(step, number(row, name))
-        for line in SCORES:
+            if has(row, name):
+                curve.add(step, number(row, name))
+        for line in (line for line in SPREAD if has(row, line.figure)):
             value, spread = number(row, line.figure), number(row, line.spread)
             for edge, sign in ((below, -1), (above, 1)):
                 edge[line.figure].add(step, value + sign * spread)
@@ -151,7 +152,10 @@ def score_rows(account: Account) -> list[tuple[str, str]]:
     for name, value in account.scores.items():
         if name.startswith("score"):
             inner = value if isinstance(value, dict) else {"": value}
-            found += [(f"{name} {key}".replace("_", " "), _short(v)) for key, v in inner.items()]
+            words = (
+                (f"{name} {key}".replace("_", " ").strip(), value) for key, value in inner.items()
+            )
+            found += [(what, _short(value)) for what, value in words]
     return found
 
 

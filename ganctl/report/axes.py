@@ -8,7 +8,7 @@ from ganctl.insight.panels import Line, Panel, Scale, panels_with, scale_of
 from ganctl.report import account
 from ganctl.report.account import Account
 
-STYLES = ("solid:", "broken:")  # of the lines of a panel
+STYLES = ("solid:", "broken:", "dotted:")  # of the lines of a panel
 DIGITS = 5  # of a value on a curve
 
 
@@ -23,7 +23,7 @@ def _panel(panel: Panel, accounts: Sequence[Account]) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     for number, each in enumerate(accounts):
         for place, line in enumerate(panel.lines):
-            shared = {"run": number, "dashed": place > 0, "name": _name(line, each, accounts)}
+            shared = {"run": number, "style": place, "name": _name(line, each, accounts)}
             for edge in ("", "-", "+") if line.spread else ("",):
                 curve = each.curves.get(line.figure + edge)
                 points = [] if curve is None else curve.points()

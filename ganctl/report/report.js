@@ -119,7 +119,7 @@ function panel(figure, spec, marks) {
   }
   for (const line of spec.lines) {
     const kind = `c${line.run % 8}`;
-    const style = `${line.dashed ? " dashed" : ""}${line.edge ? " edge" : ""}`;
+    const style = `${["", " dashed", " dotted"][line.style]}${line.edge ? " edge" : ""}`;
     drawn(svg, "path", { class: `curve ${kind}${style}`, d: path(line.points, x, y) });
     for (const [step, value] of alone(line.points)) {
       if (Number.isFinite(y(value))) drawn(svg, "circle", { class: `dot ${kind}`, cx: x(step), cy: y(value), r: 2.2 });

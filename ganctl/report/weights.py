@@ -57,7 +57,8 @@ def _line(number: int, layer: LayerSpectrum) -> dict[str, Any]:
         for index in (at if values[0] > 0 else ())
     ]
     return {
-        "run": number, "dashed": number >= 8, "edge": False, "name": layer.layer, "points": points,
+        "run": number, "style": number // 8 % 3, "edge": False, "name": layer.layer,
+        "points": points,
     }  # fmt: skip
 
 

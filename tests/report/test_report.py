@@ -50,6 +50,20 @@ def test_a_report_has_everything_and_changes_nothing(run: Path, capsys: Capture)
     assert not re.search(r"(src|href)=['\"]?(http|//)", made)
 
 
+def test_scores_are_told_with_their_protocol_and_are_a_line(run: Path, browser: Browser) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [{**rows[0], "step": step} for step in range(1, 6)]
+    for row in rows[::2]:
+        row |= {"score_kid": 0.01 * row["step"], "score_protocol": "lite0: <b>50 images</b>"}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = report("run")
+    assert "Scores at step 5" in made and "lite0: &lt;b&gt;50 images&lt;/b&gt;" in made
+    browser.open(Path("x.html"))
+    lines = """[...document.querySelectorAll('[data-panel]')].filter((f) => f.textContent.startsWith('kernel distance'))
+        .map((f) => f.querySelector('path').getAttribute('d').split('L').length)[0]"""
+    assert browser.evaluate(lines) == 3
+
+
 def test_the_commands_make_the_same_settings_again(run: Path) -> None:
     import html
     import shlex
