@@ -310,6 +310,27 @@ def test_a_missing_run_is_told_before_a_missing_extra(
     assert tree(run) == before
 
 
+def test_live_and_averaged_weights_are_told_apart(run: Path, capsys: Capture) -> None:
+    for command, weights in (
+        (["inspect-sn", "run"], "live"),
+        (["inspect-sn", "run", "--ema"], "averaged"),
+        (["inspect-sn", "run", "--history"], "live"),
+        (["inspect-sn", "run", "--against", "run", "--ema"], "averaged"),
+        (["inspect-attention", "run", "-n", "2", "--rows", "1", "--out", "x.png"], "averaged"),
+        (["inspect-attention", "run", "-n", "2", "--rows", "1", "--raw", "--out", "y.png"], "live"),
+    ):
+        assert main(command) == 0
+        assert f"G's {weights} weights" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_sigma_that_is_shown_while_training_is_called_that_of_the_raw_weights(
+    photos: Path, capsys: Capture
+) -> None:
+    assert main(["train", "--data", str(photos), *TINY]) == 0
+    err = capsys.readouterr().err
+    assert "raw sigma" in err and "max sigma" not in err
+
+
 def test_what_needs_an_extra_says_so_in_its_help(capsys: Capture) -> None:
     needed = {
         "plot": "matplotlib",
