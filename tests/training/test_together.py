@@ -54,6 +54,8 @@ def shared(config: Config, images: np.ndarray, exact: bool) -> dict[str, Tensor]
     [
         ("tiny", 2, {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2}),
         ("tiny", 4, {"optim__grad_accumulation": 2, "data__flip": True, "data__dequantize": True}),
+        ("tiny", 2, {"augment__policy": ["colour", "translation", "cutout"], "augment__probability": 0.7, "model__san": True,
+                     "loss__kind": "relativistic", "loss__r1": 0.5, "loss__r2": 0.5}),
         ("tiny_resnet", 4, {}),
         ("tiny_resnet", 2, {"optim__g_batch_multiple": 2, "loss__r1": 1.0}),
     ],
