@@ -20,10 +20,10 @@ CPU = torch.device("cpu")
 
 
 def test_only_scores_beyond_the_other_kinds_average_pay() -> None:
-    scores = torch.tensor([2.0, -1.0, 0.5, -3.0])  # two real ones, two fake ones
+    scores = torch.tensor([2.0, -1.0, 1.5, -3.0])  # two real ones, two fake ones
     averages = torch.tensor([1.0, -0.5])
     found = lecam.regularizer(scores, averages)
-    expected = ((2 + 0.5) ** 2 + 0) / 2 + ((1 - 0.5) ** 2 + (1 + 3) ** 2) / 2
+    expected = ((2 + 0.5) ** 2 + 0) / 2 + (0 + (1 + 3) ** 2) / 2
     assert found.item() == pytest.approx(expected)
 
 

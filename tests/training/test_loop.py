@@ -17,7 +17,7 @@ from ganctl.store import checkpoint, runs
 from ganctl.store.runs import Run
 from ganctl.training import loop, state
 from ganctl.training.metrics import DMetrics, GMetrics, Meter, StepMetrics
-from ganctl.training.saving import Saver
+from ganctl.training.saving import Saver, newest_sane
 from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
@@ -111,6 +111,29 @@ def test_a_gradient_that_is_not_finite_ends_the_run_in_that_step(
     with pytest.raises(DivergedError, match=f"diverged by step 5: {network}_{figure} is inf;"):
         trained_in(run, config, faces)
     assert run.newest_checkpoint().name == "step-000000004.pt"
+
+
+def test_a_run_goes_back_past_checkpoints_whose_scores_had_exploded(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are whole, and are kept, but are not called good."""
+    config = tiny(
+        train__steps=7, train__checkpoint_every=1, train__log_every=1, train__keep_checkpoints=9,
+        train__preview_every=9, train__rollbacks=1,
+    )  # fmt: skip
+    run = runs.create(Path("run"), "x", config)
+    monkeypatch.setattr(loop, "is_sane", lambda row: row["step"] != 5)
+    poisoned_at(6, 1, monkeypatch)
+    assert trained_in(run, config, faces).rollbacks == 1
+    events = [json.loads(row) for row in (run.folder / "history.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "rolled back"] == [4]
+    monkeypatch.setattr(loop, "is_sane", lambda row: False)
+    mad = runs.create(Path("mad"), "x", config)
+    poisoned_at(3, 1, monkeypatch)
+    with pytest.raises(DivergedError, match="there is no checkpoint"):
+        trained_in(mad, config, faces)
+    assert newest_sane(mad) is None
+    assert mad.newest_checkpoint().name == "step-000000002.pt"
 
 
 def test_on_a_gpu_the_step_before_the_last_is_looked_at(
