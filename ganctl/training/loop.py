@@ -81,6 +81,7 @@ def train(
     """
     saver = Saver(run, config, inputs.batches.device, data)
     keeper = Scorekeeper(config, inputs.batches, run, stop)
+    first_does(keeper.open)
     while state.step < config.train.steps:
         try:
             _train_on(state, inputs, config, saver, keeper, watcher, stop)

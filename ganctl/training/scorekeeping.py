@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ganctl.data.batches import Batches
-from ganctl.distributed import is_first
 from ganctl.errors import ConfigError, DataError, GanctlError
 from ganctl.models import Generator
 from ganctl.scores.comparison import (
@@ -60,23 +59,28 @@ class Scorekeeper:
     """Measures a run every so many steps; without features it never does."""
 
     def __init__(self, config: Config, batches: Batches, run: Run, stop: StopRequest) -> None:
-        """A run that cannot be scored is told so, and trains all the same.
-
-        ConfigError if score.features names nothing. Of several processes the first one scores.
-        """
-        self.config, self.run, self.stop = config, run, stop
+        """`open` it before it is used. `batches` have the real images."""
+        self.config, self.batches, self.run, self.stop = config, batches, run, stop
         self._features: Features | None = None
         self._best: Measured | None = None  # that is to be published with the next checkpoint
-        if config.score.every and is_first():
-            self._features = _opened(config, batches)
+
+    def open(self) -> None:
+        """Get ready; a run that cannot be scored is told so, and trains all the same.
+
+        ConfigError if score.features is a file of other weights. Of several processes only the
+        first one does this, and scores.
+        """
+        config, journal = self.config, self.run.journal
+        if config.score.every:
+            self._features = _opened(config, self.batches)
         if self._features is not None:
-            count = _images(config, len(batches))
-            self._real = RealImages(batches.images, TRAINING, count, batches.numbers)
-        scored = [row for row in run.journal.rows() if "score_kid" in row]
+            count, numbers = _images(config, len(self.batches)), self.batches.numbers
+            self._real = RealImages(self.batches.images, TRAINING, count, numbers)
+        scored = [row for row in journal.rows() if "score_kid" in row]
         if scored:
-            run.journal.scores["score"] = _short(scored[-1]["step"], scored[-1])
-        if before := best.score_of(run.folder, run.run_id):
-            run.journal.scores["best"] = _short(before["step"], before)
+            journal.scores["score"] = _short(scored[-1]["step"], scored[-1])
+        if before := best.score_of(self.run.folder, self.run.run_id):
+            journal.scores["best"] = _short(before["step"], before)
 
     def due(self, step: int) -> bool:
         """Whether the run is scored after `step`, which gets a row in metrics.jsonl."""

@@ -289,6 +289,7 @@ def test_a_signal_does_not_wait_for_a_score(
     row: Any = {"step": 2}
     with StopRequest() as stop:
         keeper = Scorekeeper(config, inputs_of(pixels, config).batches, run, stop)
+        keeper.open()
         assert keeper.due(2)
         os.kill(os.getpid(), signal.SIGTERM)
         assert not keeper.due(2)
