@@ -99,11 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The parser's own errors are raised here, and the code of typer.Exit is returned.
         return app(args=words, prog_name="ganctl", standalone_mode=False, obj=words) or 0
     except Exception as error:
-        if os.environ.get("GANCTL_DEBUG") == "1":
-            raise
         if hasattr(error, "format_message"):
             names = [str(command.name) for command in app.registered_commands]
-            error = mistakes.explained(error, words, names)
+            return _report(mistakes.explained(error, words, names))
+        if os.environ.get("GANCTL_DEBUG") == "1":
+            raise
         return _report(error)
 
 

@@ -11,7 +11,8 @@ from ganctl.data.sources import FaceSource, Source, open_source
 from ganctl.settings.config import Config
 from ganctl.training.loop import Watcher
 
-LOOKED_AT = 64  # images, from the first to the last
+COMPARED = 64  # prepared images, from the first to the last
+OPENED = 16  # files, likewise: a photograph of a camera takes a third of a second
 ALIKE = 2.0  # grey levels between images of the same place: less is a folder of copies
 OFTEN = 100  # times an hour
 HOUR = 3600  # seconds
@@ -44,7 +45,9 @@ def small(source: Source, config: Config) -> Iterator[str]:
     """Images of `source` are smaller than the crop, or than what they are resized to."""
     if isinstance(source, FaceSource):
         return
-    found = [(_shorter_side(source, index), source.name(index)) for index in _some(len(source))]
+    found = [
+        (_shorter_side(source, index), source.name(index)) for index in _some(len(source), OPENED)
+    ]
     sides = [(side, name) for side, name in found if side]
     if not sides:
         return
@@ -67,7 +70,7 @@ def alike(pixels: np.ndarray) -> Iterator[str]:
     """(N, R, R, 3) uint8 hardly differ."""
     if len(pixels) < 2:
         return
-    some = pixels[list(_some(len(pixels)))].astype(np.float32)
+    some = pixels[_some(len(pixels), COMPARED)].astype(np.float32)
     if (spread := float(some.std(axis=0).mean())) < ALIKE:
         yield (
             f"the images are nearly the same: they differ by {spread:.1f} of 255 grey levels; is"
@@ -110,9 +113,9 @@ class SaysHowOften:
         self._shown.saved(step, path)
 
 
-def _some(count: int) -> Iterator[int]:
-    """Indices of up to LOOKED_AT images, spread over all."""
-    return iter(sorted({int(place) for place in np.linspace(0, count - 1, min(count, LOOKED_AT))}))
+def _some(count: int, most: int) -> list[int]:
+    """Indices of up to `most` of `count` images, spread over all."""
+    return sorted({int(place) for place in np.linspace(0, count - 1, min(count, most))})
 
 
 def _shorter_side(source: Source, index: int) -> int | None:
