@@ -187,6 +187,61 @@ def test_a_process_that_holds_other_weights_ends_the_run_before_anything_is_writ
     assert whole() == 2
 
 
+def poisoned(*words: str) -> int:
+    """The first time that training comes to step 5, a weight of G is not a number any more."""
+    honest, left = loop.train_step, [1]
+
+    def step(state, given, config):  # type: ignore[no-untyped-def]
+        metrics = honest(state, given, config)
+        if state.step == 5 and left.pop():
+            left.append(0)
+            with torch.no_grad():
+                state.generator.to_rgb.bias.fill_(torch.nan)
+            return metrics._replace(d=metrics.d._replace(loss=metrics.d.loss * torch.nan))
+        return metrics
+
+    loop.train_step = step
+    return command(*words)
+
+
+def test_all_roll_back_together(photos: Path) -> None:
+    words = ["train", "--data", str(photos), *TINY, *OFTEN, "--set", "train.rollbacks=1"]
+    crew = Crew(2, poisoned, *words, "--steps", "8", "--run", "r")
+    assert crew.results() == [0, 0], said()
+    assert said().count("rolled back to step 4") == 1
+    assert whole() == 8
+
+
+def on_two_machines(seen: list[str]) -> object:
+    """As if each process were on a machine of its own."""
+    os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    with distributed.joined("cpu"):
+        return distributed.each_machine_does(
+            lambda show: _worked(show), lambda *now: seen.append(str(now))
+        ), seen
+
+
+def _worked(show: Callable[[int, int], None]) -> int:
+    Path(f"began.{distributed.rank()}").touch()
+    if distributed.rank() == 1:
+        assert Path("done.0").exists()  # the first machine's cache may be this one's, too
+        show(3, 4)
+        time.sleep(0.3)
+    Path(f"done.{distributed.rank()}").touch()
+    return distributed.rank()
+
+
+def test_images_are_prepared_once_a_machine_and_the_first_shows_how_far_all_are() -> None:
+    (first, seen), (second, _) = Crew(2, on_two_machines, []).results()
+    assert (first, second) == (0, 1)
+    assert "(3, 4)" in seen
+    assert together(2, distributed.each_machine_does, _alone, None) == [0, None]
+
+
+def _alone(_: object) -> int:
+    return distributed.rank()
+
+
 def failing_save(*words: str) -> int:
     def full(*_: object) -> None:
         raise saving.StorageError("could not save: the disk is full")
