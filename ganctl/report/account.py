@@ -1,13 +1,14 @@
 """What a run's folder tells without its networks: settings, curves, events."""
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ganctl.errors import CheckpointError, ConfigError
-from ganctl.insight.panels import SPREAD, has, names_in, number
+from ganctl.insight.panels import SPREAD, figures, number
 from ganctl.report.thinning import Curve
 from ganctl.settings import presets
 from ganctl.settings.config import Config, setting_names, value_of
@@ -67,15 +68,17 @@ def curves_of(run: Run) -> tuple[dict[str, Curve], Row]:
     scores: Row = {}
     for row in run.journal.each_row():
         step = row["step"]
-        for name in names_in(row) - curves.keys():
-            curves[name] = Curve()
-        for name, curve in curves.items():
-            if has(row, name):
-                curve.add(step, number(row, name))
-        for line in (line for line in SPREAD if has(row, line.figure)):
-            value, spread = number(row, line.figure), number(row, line.spread)
-            for edge, sign in ((below, -1), (above, 1)):
-                edge[line.figure].add(step, value + sign * spread)
+        for name, value in figures(row):
+            if (curve := curves.get(name)) is None:
+                if not math.isfinite(value):
+                    continue  # a run may have it later
+                curve = curves[name] = Curve()
+            curve.add(step, value)
+        for line in SPREAD:
+            if line.figure in row:
+                value, spread = number(row, line.figure), number(row, line.spread)
+                below[line.figure].add(step, value - spread)
+                above[line.figure].add(step, value + spread)
         if any(name.startswith("score") for name in row):
             scores = row
     for edges, ending in ((below, "-"), (above, "+")):
