@@ -210,7 +210,9 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
     def ended_at_once(number: int) -> None:
         run.journal.set_status("stopped", progress.step, "a second signal", 128 + number)
 
-    telling = oddities.SaysHowOften(watcher, len(session.inputs.batches))
+    telling = watcher
+    if not config.augment.policy:  # else what it says is done already
+        telling = oddities.SaysHowOften(watcher, len(session.inputs.batches))
     try:
         stop_request = StopRequest(ended_at_once, patient=launched())
         with stop_request as stop, out_of_memory_explained(config, run):

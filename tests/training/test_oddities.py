@@ -8,6 +8,7 @@ import pytest
 from conftest import Silent
 from PIL import Image
 
+from ganctl import session
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
 from ganctl.data.sources import FolderSource, open_source
@@ -74,3 +75,24 @@ def test_oddities_are_told_when_a_run_begins(
 
 def test_the_built_in_faces_are_not_odd(tiny: Configs) -> None:
     assert not list(oddities.small(open_source("faces", 32), tiny()))
+
+
+def test_an_augmented_run_is_not_told_to_augment(
+    tiny: Callable[..., Config],
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(oddities, "OFTEN", 0)
+    for name, policy in (("plain", []), ("augmented", ["cutout"])):
+        config = tiny(
+            data__source=str(photos),
+            train__steps=1,
+            train__log_every=1,
+            augment__policy=policy,
+            augment__probability=0.5,
+        )
+        begun, run = session.start(config, "cpu", Path(name), "x")
+        caplog.clear()
+        session.train_run(begun, run, Silent())
+        assert ("times an hour" in caplog.text) == (name == "plain")
