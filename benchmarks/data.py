@@ -64,9 +64,8 @@ def packing(side: str, folder: Path) -> rounds.Figures:
     else:
         with tempfile.TemporaryDirectory() as cache:
             os.environ["GANCTL_CACHE"] = cache
-            pixels = pack(
-                open_source(str(folder), SIZE), SIZE, 178, lambda done, total: None
-            ).images
+            source = open_source(str(folder), SIZE)
+            pixels = np.asarray(pack(source, SIZE, 178, lambda done, total: None).images)
     seconds = time.perf_counter() - started_at
     return {
         "seconds": seconds,

@@ -74,8 +74,8 @@ class ProcessError(GanctlError):
 
 
 class StoppedError(GanctlError):
-    """A run that a signal ended at a step boundary, after a verified save."""
+    """What a signal ended: a run after a step and a verified save, anything else at once."""
 
-    def __init__(self, message: str, hint: str, signal_number: int) -> None:
+    def __init__(self, message: str, hint: str | None, signal_number: int) -> None:
         super().__init__(message, hint)
         self.exit_code = 128 + signal_number

@@ -21,7 +21,8 @@ MOST_BODY = 60  # lines of a function from its first statement on, without docst
 # A room may import only from those above it; rooms in one line do not know each other. What starts
 # programs, `__init__` and `__main__`, may know everything.
 ROOMS = [
-    {"errors", "cache", "busy", "webpage"},
+    {"errors", "busy", "webpage"},
+    {"cache"},
     {"runtime", "processes"},
     {"meeting"},
     {"distributed"},
@@ -34,6 +35,7 @@ ROOMS = [
     {"export"},
     {"report"},
     {"session"},
+    {"resuming"},
     {"cli"},
 ]
 ENTRANCES = ("__init__", "__main__")

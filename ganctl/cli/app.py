@@ -24,9 +24,13 @@ from ganctl.cli import (
     runs,
     sample,
     score,
+    streams,
     train,
 )
-from ganctl.errors import ConfigError, GanctlError, StoppedError
+from ganctl.errors import ConfigError, GanctlError, OutOfMemoryError, StoppedError, StorageError
+from ganctl.training.stopping import Interrupted, interruptible
+
+MOST_SAID = 2000  # letters of a message, which may name something from a file
 
 
 def _without_types_of_flags(params: Any) -> Any:
@@ -92,19 +96,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[_Words()], force=True)
     logging.getLogger("ganctl").setLevel(logging.INFO)
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    try:
-        if processes.place().rank:
-            _leave_talking_to_the_first()
-        mistakes.check_words(words)
-        # The parser's own errors are raised here, and the code of typer.Exit is returned.
-        return app(args=words, prog_name="ganctl", standalone_mode=False, obj=words) or 0
-    except Exception as error:
-        if hasattr(error, "format_message"):
-            names = [str(command.name) for command in app.registered_commands]
-            return _report(mistakes.explained(error, words, names))
-        if os.environ.get("GANCTL_DEBUG") == "1":
-            raise
-        return _report(error)
+    with streams.guarded():
+        try:
+            with interruptible():
+                return _run(words)
+        except Interrupted as stopped:
+            return _report(StoppedError("stopped", None, stopped.signal_number))
+        except Exception as error:
+            if hasattr(error, "format_message"):
+                names = [str(command.name) for command in app.registered_commands]
+                return _report(mistakes.explained(error, words, names))
+            if os.environ.get("GANCTL_DEBUG") == "1":
+                raise
+            return _report(error)
+
+
+def _run(words: Sequence[str]) -> int:
+    if processes.place().rank:
+        _leave_talking_to_the_first()
+    mistakes.check_words(words)
+    # The parser's own errors are raised here, and the code of typer.Exit is returned.
+    code = app(args=words, prog_name="ganctl", standalone_mode=False, obj=words) or 0
+    sys.stdout.flush()  # here, where it is an error if that fails
+    return code
 
 
 def _leave_talking_to_the_first() -> None:
@@ -129,17 +143,15 @@ def _report(error: Exception) -> int:
     """One sentence and a hint on stderr; returns the exit code."""
     from ganctl.cli import show
 
-    if not isinstance(error, GanctlError):
-        reason = " ".join(str(error).split())
-        kind = type(error).__name__
-        hint = "GANCTL_DEBUG=1 shows where; please report it"
-        error = GanctlError(f"a fault in ganctl itself: {kind}: {reason}", hint)
+    known = error if isinstance(error, GanctlError) else _explained(error)
     show.console.quiet = not _speaks()
-    asked_for = isinstance(error, StoppedError)
-    show.note(error.message if asked_for else f"error: {error.message}")
-    if error.hint:
-        show.note(f"hint: {error.hint}")
-    return error.exit_code
+    asked_for = isinstance(known, StoppedError)
+    long = len(known.message) > MOST_SAID
+    message = f"{known.message[:MOST_SAID]}..." if long else known.message
+    show.note(message if asked_for else f"error: {message}")
+    if known.hint:
+        show.note(f"hint: {known.hint}")
+    return known.exit_code
 
 
 def _speaks() -> bool:
@@ -151,6 +163,18 @@ def _speaks() -> bool:
     return where.rank == 0 or (where.local_rank == 0 and where.local_size < where.size)
 
 
-def run() -> None:
-    """The console script."""
-    sys.exit(main())
+def _explained(error: Exception) -> GanctlError:
+    """What has no words of its own: full memory, whatever the system says of a file, and faults."""
+    if isinstance(error, MemoryError) or ("torch" in sys.modules and _is_full(error)):
+        return OutOfMemoryError("out of memory", "end other programs, or use another --device")
+    if isinstance(error, OSError) and error.filename is not None:
+        return StorageError(f"cannot use {error.filename}: {error.strerror}")
+    reason = " ".join(str(error).split())
+    said = f"a fault in ganctl itself: {type(error).__name__}: {reason}"
+    return GanctlError(said, "GANCTL_DEBUG=1 shows where; please report it")
+
+
+def _is_full(error: Exception) -> bool:
+    from ganctl.training.memory import is_full
+
+    return is_full(error)

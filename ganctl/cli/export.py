@@ -82,7 +82,7 @@ def _check_options(to: str, network: str, raw: bool, out: Path | None) -> None:
         raise ConfigError("--raw is for generators, but --network is d", "leave it out")
     if out is not None and out.suffix.lower() != SUFFIXES[to]:
         wanted = f"a {SUFFIXES[to]} file" if SUFFIXES[to] else "a folder, without a suffix"
-        hint = f"--out {out.with_suffix(SUFFIXES[to])}"
+        hint = f"--out {out.parent / (out.stem or 'network')}{SUFFIXES[to]}"
         raise ConfigError(f"--to {to} makes {wanted}, but --out is {out}", hint)
 
 

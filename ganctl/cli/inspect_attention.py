@@ -96,6 +96,7 @@ def inspect_attention(
     from ganctl.sampling.draw import classes_in_turn
     from ganctl.sampling.pictures import save_png
     from ganctl.store import runs
+    from ganctl.training.memory import memory_explained
 
     path = runs.find_checkpoint(source)
     target = choose_device(device)
@@ -109,7 +110,11 @@ def inspect_attention(
         real = _real_images(data, subject.saved, target)
         views.append(attention_views.real_view(subject, real, n, rows))
     asked = [Query(*pixel) for pixel in pixels]
-    with show.ProgressBar("looking") as progress:
+    hint = "look at fewer: a lower -n, or --network d"
+    with (
+        memory_explained(f"looking at {n:,} images", hint),
+        show.ProgressBar("looking") as progress,
+    ):
         findings = attention_views.look(
             subject, views, queries=asked, shown=rows, progress=progress
         )
@@ -145,7 +150,7 @@ def _check_options(network: str, data: str | None, n: int, rows: int, out: Path 
     if not 1 <= rows <= MAX_ROWS:
         raise ConfigError(f"--rows is {rows}, but it must be from 1 to {MAX_ROWS}")
     if out is not None and out.suffix.lower() != ".png":
-        hint = f"--out {out.with_suffix('.png')}"
+        hint = f"--out {out.stem or 'attention'}.png"
         raise ConfigError(f"the picture is a PNG file, but --out is {out}", hint)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -140,7 +141,7 @@ def sample(
             points = drawing.each_class(numbers, labels, n)
         if out is None:
             out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
-        with writing(out), show.ProgressBar("drawing") as progress:
+        with _drawing(out, batch_size, walk) as progress:
             if walk is not None:
                 interpolate.check_way(out, len(points), walk)
                 rows = interpolate.interpolate(
@@ -163,6 +164,28 @@ def sample(
                     deque(counted, 0)  # they go to the first process, which writes them
     if place().rank == 0:
         show.result(str(out))
+
+
+@contextmanager
+def _drawing(out: Path, batch_size: int, walk: int | None) -> "Iterator[ProgressBar]":
+    """A bar for what is drawn into `out`; an error that says what to do if there is no room."""
+    from ganctl.cli import show
+    from ganctl.training.memory import memory_explained
+
+    lower = memory_explained(*_what_to_lower(batch_size, walk))
+    with lower, writing(out), show.ProgressBar("drawing") as progress:
+        yield progress
+
+
+def _what_to_lower(batch_size: int, walk: int | None) -> tuple[str, str]:
+    """What is done with most memory, and a hint with less of it."""
+    if walk is not None:
+        hint = f"--interpolate {max(1, walk // 4)} needs about a quarter of it"
+        return f"drawing {walk} images at a time", hint
+    if batch_size == 1:
+        return "drawing one image at a time", "end other programs, or use another --device"
+    hint = f"--batch-size {max(1, batch_size // 4)} needs about a quarter of it"
+    return f"drawing {batch_size:,} images at a time", hint
 
 
 def _check_options(

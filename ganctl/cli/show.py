@@ -2,13 +2,9 @@
 
 import json
 import math
-import os
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import IO, Any, cast
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,49 +17,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ganctl.errors import StorageError
+from ganctl.cli.streams import stderr, stdout
 
 WIDE = 180  # columns of tables in a pipe or a file
 MINUTE = 60  # seconds between two lines about work in a pipe
 
 
-class _Stream:
-    """A standard stream, whatever `sys` has in its place when it is written to.
-
-    Where nobody reads any more nothing is written any more. StorageError if `results` are lost on
-    a disk that is full or gone; a log that cannot be written ends no run.
-    """
-
-    def __init__(self, name: str, descriptor: int, *, results: bool) -> None:
-        self._name, self._descriptor, self._results = name, descriptor, results
-
-    def write(self, text: str) -> int:
-        self._do(lambda stream: stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self._do(lambda stream: stream.flush())
-
-    def _do(self, task: Callable[[IO[str]], object]) -> None:
-        stream = getattr(sys, self._name)
-        stream = getattr(stream, "rich_proxied_file", stream)  # while a live panel is shown
-        if stream is None:  # closed before we came
-            return
-        try:
-            task(stream)
-        except OSError as error:
-            # What is still in the stream's buffer must not fail again when Python ends.
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._descriptor)
-            if self._results and not isinstance(error, BrokenPipeError):
-                raise StorageError(f"cannot write the results: {error.strerror}") from error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(getattr(sys, self._name), name)
-
-
-stdout = cast(IO[str], _Stream("stdout", 1, results=True))
-stderr = cast(IO[str], _Stream("stderr", 2, results=False))
 console = Console(file=stderr, highlight=False)
 
 

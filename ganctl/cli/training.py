@@ -1,17 +1,20 @@
 """What `train` and `resume` show: how a run goes, and where everything is in the end."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ganctl import distributed, session
+from ganctl import distributed, resuming, session
 from ganctl.cli import event_files, show, watching
 from ganctl.cli.event_files import EventFiles
 from ganctl.cli.outputs import name_part
-from ganctl.data.sources import NAMED
-from ganctl.errors import shell_quoted
+from ganctl.data.sources import NAMED, found
+from ganctl.errors import StoppedError, shell_quoted
 from ganctl.session import Session
 from ganctl.settings import presets
 from ganctl.settings.config import Config
 from ganctl.store.runs import Run
+from ganctl.training.stopping import Interrupted
 
 
 def start(
@@ -21,7 +24,7 @@ def start(
     if tensorboard:
         event_files.need_tensorboard()
     with distributed.joined(device_name) as device:
-        with show.ProgressBar("preparing images") as progress:
+        with _starting("nothing was saved"), show.ProgressBar("preparing images") as progress:
             begun, run = session.start(
                 config, device, folder, run_title(preset, config), progress, Path(preset).stem
             )
@@ -35,10 +38,23 @@ def resume(
     if tensorboard:
         event_files.need_tensorboard()
     with distributed.joined(device_name) as device:
-        with show.ProgressBar("preparing images") as progress:
-            resumed = session.resume(run, device, steps, progress, data)
+        with (
+            _starting(f"{run.folder} has what it had"),
+            show.ProgressBar("preparing images") as progress,
+        ):
+            resumed = resuming.resume(run, device, steps, progress, data)
         if resumed is not None:
             _train(resumed, run, tensorboard)
+
+
+@contextmanager
+def _starting(saved: str) -> Iterator[None]:
+    """StoppedError that says what is `saved`, if a signal comes before the first step."""
+    try:
+        yield
+    except Interrupted as error:
+        message = f"stopped before the first step: {saved}"
+        raise StoppedError(message, None, error.signal_number) from None
 
 
 def run_title(preset: str, config: Config) -> str:
@@ -50,8 +66,10 @@ def run_title(preset: str, config: Config) -> str:
     title = name_part(Path(preset).stem)
     if source == presets.load(preset).data.source and source in NAMED:
         return title
-    images = Path(source).expanduser().resolve()
-    what = source if source in NAMED else images.stem if images.is_file() else images.name
+    images = None if source in NAMED else found(source)
+    what = Path(source).name if images is None else images.resolve().name
+    if images is not None and images.is_file():
+        what = images.resolve().stem
     return f"{name_part(what) or 'images'}-{title}"
 
 
@@ -75,6 +93,7 @@ def _train(begun: Session, run: Run, tensorboard: bool) -> None:
     watcher = EventFiles(shown, run.folder, begun.state.step) if tensorboard else shown
     with watcher:
         session.train_run(begun, run, watcher)
-    show.note(f"done. The last preview is {run.samples / f'{begun.state.step:09}.png'}")
+    preview = run.samples / f"{begun.state.step:09}.png"
+    show.note(f"done. The last preview is {preview}" if preview.exists() else "done.")
     show.note(f"next: ganctl sample {shell_quoted(run.folder / 'ckpt.pt')} -n 64")
     show.result(str(run.folder / "ckpt.pt"))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganctl.data.stored import ImageArray
 from ganctl.runtime import random_stream, random_words, upload
 
 NOISE_LEVELS = 256  # of dequantisation, in one grey level
@@ -37,7 +38,7 @@ class Batches:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: ImageArray,
         *,
         labels: np.ndarray | None = None,
         numbers: np.ndarray | None = None,
@@ -47,7 +48,7 @@ class Batches:
         device: torch.device,
         purpose: str = "data",
     ) -> None:
-        """images: (N, R, R, 3) uint8, usually memory-mapped; N at least 1. labels: (N,) int64.
+        """images: (N, R, R, 3) uint8, usually in a file; N at least 1. labels: (N,) int64.
 
         numbers: which of the images the stream has, by default all. `purpose` names the stream.
         """

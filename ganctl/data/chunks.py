@@ -10,8 +10,9 @@ import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from ganctl.errors import DataError
 
 CHUNK = 64  # images that a worker decodes between two messages
 ALONE = 1024  # up to this many images, starting workers costs more than it saves
+DEAF_TO = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # workers; they end with their parent
 AHEAD = 2  # chunks that a worker has been given and not yet finished, so that it never waits
 
 
@@ -121,23 +123,30 @@ def _start_worker(at_end: contextlib.ExitStack) -> Connection:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     at_end.enter_context(ours)
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
+    at_end.callback(_end, process)  # before it starts: a signal may come right after that
     with theirs, _for_workers_only():
-        process = context.Process(target=_work, args=(theirs,), daemon=True)
         process.start()
-    at_end.callback(process.join)
-    at_end.callback(process.kill)
     return ours
+
+
+def _end(process: SpawnProcess) -> None:
+    if process.pid is not None:
+        process.kill()
+        process.join()
 
 
 @contextlib.contextmanager
 def _for_workers_only() -> Iterator[None]:
-    """What a process that is started inside inherits: no Ctrl-C, and nothing of the main script.
+    """What a process that is started inside inherits: no signals, and nothing of the main script.
 
-    Ctrl-C reaches every process of a terminal, and the parent acts on it. A started process would
-    run the main script again, to have what it defines; but it may be a script that packs images.
+    Ctrl-C reaches every process of a terminal, a scheduler's TERM every process of a job: the
+    parent acts on it. A started process would run the main script again, to have what it defines;
+    but it may be a script that packs images.
     """
     script = sys.modules["__main__"]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # starting it would let signals through again
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield

@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from ganctl.data.stored import ImageArray
+
 SAMPLED = 8  # every eighth pixel of every eighth row is compared first
 CHUNK = 4096  # images that are looked at together
 
 
-def groups_of_equal(images: np.ndarray) -> list[list[int]]:
+def groups_of_equal(images: ImageArray) -> list[list[int]]:
     """The numbers of images that are equal to the byte, group by group; images: (N, R, R, 3)."""
     corner = SAMPLED // 2
     sampled = [
@@ -22,7 +24,7 @@ def groups_of_equal(images: np.ndarray) -> list[list[int]]:
     return sorted(groups)
 
 
-def _equal(images: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
+def _equal(images: ImageArray, numbers: np.ndarray) -> list[list[int]]:
     """Of images whose sampled pixels are equal, those that are equal as a whole."""
     found: dict[bytes, list[int]] = {}
     for number in numbers.tolist():

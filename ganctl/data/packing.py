@@ -1,4 +1,4 @@
-"""Decoding a source once into one flat file of uint8 pixels, which is then mapped into memory.
+"""Decoding a source once into one flat file of uint8 pixels, which batches are then read from.
 
 A pack is a folder in the cache: `images.u8`, the pixels of N images as (N, R, R, 3) bytes, and
 `index.json`. Its name is a digest of the source's key and the preparation settings.
@@ -21,6 +21,7 @@ import numpy as np
 from ganctl.cache import cache_folder
 from ganctl.data.chunks import Preparation, Skipped, decode_chunks
 from ganctl.data.sources import Source
+from ganctl.data.stored import ImageArray, StoredImages
 from ganctl.errors import DataError, StorageError
 from ganctl.store.durable import sync, write_text
 
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]  # images done, of how many
 class PackedImages:
     """Prepared images: (N, R, R, 3) uint8, read-only; and what identifies them."""
 
-    images: np.ndarray
+    images: ImageArray
     fingerprint: str  # of the pixels, whatever the files are called and wherever they are
     skipped: list[Skipped]
     index: Path | None = None  # the cache's index.json, which lists all that was skipped
@@ -120,20 +121,24 @@ def _decode_all(
     Chunks are digested, and moved down over images left out, while the next ones are decoded.
     """
     total, image_bytes = len(preparation.source), preparation.image_bytes()
-    mapped = np.memmap(pixels, dtype=np.uint8, mode="w+", shape=(total, image_bytes))
     digest, skipped, kept = hashlib.sha256(), list[Skipped](), 0
-    with contextlib.closing(decode_chunks(preparation, pixels)) as chunks:
+    with (
+        pixels.open("w+b", buffering=0) as file,  # workers write to it meanwhile
+        contextlib.closing(decode_chunks(preparation, pixels)) as chunks,
+    ):
         for chunk in chunks:
-            readable = [index for index in chunk.images if index not in chunk.skipped]
-            images = mapped[readable]
+            file.seek(chunk.images.start * image_bytes)
+            content = np.frombuffer(file.read(len(chunk.images) * image_bytes), dtype=np.uint8)
+            readable = [index not in chunk.skipped for index in chunk.images]
+            images = content.reshape(len(chunk.images), image_bytes)[readable]
             digest.update(images.data)
-            if readable != list(range(kept, kept + len(readable))):
-                mapped[kept : kept + len(readable)] = images
-            kept += len(readable)
+            if kept + len(images) != chunk.images.stop:
+                file.seek(kept * image_bytes)
+                file.write(images.data)
+            kept += len(images)
             skipped += [chunk.skipped[index] for index in sorted(chunk.skipped)]
             progress(chunk.images.stop, total)
-    mapped.flush()
-    os.truncate(pixels, kept * image_bytes)
+        file.truncate(kept * image_bytes)
     return digest.hexdigest(), skipped
 
 
@@ -146,8 +151,9 @@ def _open(folder: Path, resolution: int, *, verify: bool) -> PackedImages:
         whole = pixels.stat().st_size == math.prod(shape)
         if not whole or (verify and _fingerprint(pixels) != index["fingerprint"]):
             raise ValueError("images.u8 is not what index.json says")
-        images = np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape)
-        return PackedImages(images, index["fingerprint"], skipped, folder / "index.json")
+        return PackedImages(
+            StoredImages(pixels, shape), index["fingerprint"], skipped, folder / "index.json"
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the image cache {folder} is damaged: {error}", hint="delete that folder and try again"

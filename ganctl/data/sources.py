@@ -9,6 +9,7 @@ import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -54,14 +55,23 @@ def open_source(where: str, resolution: int) -> Source:
             return FolderSource(downloads.celeba())
         case "cifar10":
             return ArraySource(*downloads.cifar10(), "cifar10")
-    path = Path(where).expanduser()
-    if path.is_dir():
+    path = found(where)
+    if path is not None and path.is_dir():
         return FolderSource(path)
-    if path.is_file():
+    if path is not None and path.is_file():
         return ZipSource(path)
     close = get_close_matches(where, NAMED, n=1)
     hint = f"did you mean {close[0]}?" if close else f"give a folder, a zip, or {', '.join(NAMED)}"
     raise DataError(f"there are no images at {where}: no such file or folder", hint)
+
+
+def found(where: str) -> Path | None:
+    """The file or folder that `where` names, if there is one; ~ and ~NAME are homes."""
+    # It may be too long for any file, lie in the home of nobody, or lead back to itself.
+    with suppress(OSError, RuntimeError, ValueError):
+        path = Path(where).expanduser()
+        return path if path.exists() else None
+    return None
 
 
 class FolderSource:

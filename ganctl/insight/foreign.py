@@ -9,6 +9,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ ITERATING = {"BigGAN", "mimicry", "weight_bar"}  # that make a power iteration i
 
 ZIP = b"PK\x03\x04"  # how files begin
 MAX_NAME = 1000  # characters of a weight's name
+MAX_WEIGHTS = 20_000
 HINT = "what can be read is a file of torch.save(module.state_dict(), path)"
 
 
@@ -100,7 +102,10 @@ def read(path: Path) -> list[ForeignWeight]:
 
 def _some(found: Iterator[ForeignWeight], path: Path) -> list[ForeignWeight]:
     """All that is found; CheckpointError if that is nothing, or cannot be used."""
-    weights = [_checked(weight, path) for weight in found]
+    some = list(islice(found, MAX_WEIGHTS + 1))
+    if len(some) > MAX_WEIGHTS:
+        raise CheckpointError(f"{path} has more than {MAX_WEIGHTS:,} weights", HINT)
+    weights = [_checked(weight, path) for weight in some]
     if not weights:
         raise CheckpointError(f"{path} has no weight of two or more dimensions", HINT)
     return weights

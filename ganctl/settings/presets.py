@@ -17,7 +17,7 @@ MAX_EXTENDS = 8
 def path_of(preset: str) -> Path:
     """The file of a preset's name, or of a path that ends in .yaml or .yml."""
     if preset.endswith((".yaml", ".yml")):
-        if not Path(preset).is_file():
+        if not _is_file(Path(preset)):
             hint = "`ganctl presets celeba64 > mine.yaml` starts one"
             raise ConfigError(f"there is no preset file {preset}", hint)
         return Path(preset)
@@ -29,6 +29,13 @@ def path_of(preset: str) -> Path:
         f"did you mean {close[0]}?" if close else f"the presets are {known}; or give a .yaml file"
     )
     raise ConfigError(f"unknown preset {preset!r}", hint=hint)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def load(
@@ -57,7 +64,7 @@ def _read(path: Path, extending: tuple[Path, ...]) -> Document:
     if not isinstance(parent, str):
         raise ConfigError(f"{where}: extends needs the name of a preset or a .yaml file")
     beside = path.parent / parent
-    base_path = beside if beside.is_file() else path_of(parent)
+    base_path = beside if _is_file(beside) else path_of(parent)
     if any(base_path.samefile(each) for each in (path, *extending)):
         hint = f"extend a preset that comes with ganctl: {', '.join(names())}"
         raise ConfigError(f"{where}: {path} extends itself", hint)

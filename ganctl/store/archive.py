@@ -17,6 +17,11 @@ PICKLE = "data.pkl"
 MAX_PICKLE_BYTES = 4 * 1024**2
 MAX_DEPTH = 10  # of nested dicts and lists
 MAX_VALUES = 200_000  # in all of them together, counting what is shared each time
+MAX_OPERATIONS = 500_000  # of a pickle, each of which makes one value or moves a few
+MAX_KEY = 2**20  # a number among keys: larger ones can be chosen so that all hash alike
+MAX_MEMBERS = 100_000
+MAX_SHOWN = 100  # letters of a name from a file
+TOO_MUCH = "values nested deeper, or more of them, than any checkpoint"
 MAX_DIMENSIONS = 64  # of a tensor
 FOLDER_BIT = 0x10  # of a member's attributes: torch then returns memory it never filled
 
@@ -66,29 +71,37 @@ def check_members(file: IO[bytes], size: int, root: str = ROOT) -> None:
     """
     members = zipfile.ZipFile(file).infolist()
     names = [member.filename for member in members]
+    if len(names) > MAX_MEMBERS:
+        raise BadArchiveError("more members than any checkpoint")
     if len(set(names)) != len(names):
         raise BadArchiveError("two members of one name")
     for member in members:
-        parts = member.filename.split("/")
-        if not member.filename.startswith(root) or ".." in parts or "" in parts:
-            raise BadArchiveError(f"a member called {member.filename!r}")
-        if member.flag_bits & 1:
-            raise BadArchiveError("an encrypted member")
-        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise BadArchiveError("a compressed member")
-        mode = member.external_attr >> 16
-        if member.external_attr & FOLDER_BIT or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            raise BadArchiveError("a member that is no file")
+        check_member(member, root)
     if sum(member.file_size for member in members) > size:
         raise BadArchiveError("members that overlap")
     if root + PICKLE not in names:
         raise BadArchiveError("no data.pkl")
 
 
+def check_member(member: zipfile.ZipInfo, root: str = ROOT) -> None:
+    """BadArchiveError unless it is a plain, stored file below `root`."""
+    parts = member.filename.split("/")
+    if not member.filename.startswith(root) or ".." in parts or "" in parts:
+        raise BadArchiveError(f"a member called {member.filename[:MAX_SHOWN]!r}")
+    if member.flag_bits & 1:
+        raise BadArchiveError("an encrypted member")
+    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+        raise BadArchiveError("a compressed member")
+    mode = member.external_attr >> 16
+    if member.external_attr & FOLDER_BIT or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise BadArchiveError("a member that is no file")
+
+
 class Interpreter:
     """A stack machine for the part of pickle's protocol 2 that a checkpoint needs."""
 
     names = frozenset({REBUILD, ORDERED_DICT})  # that a pickle may mention, besides storages
+    copies = 1  # how many times the file's bytes all tensors together may have, each as if alone
 
     def __init__(self, sizes: dict[str, int], root: str) -> None:
         self.sizes = sizes  # bytes of each member
@@ -97,7 +110,9 @@ class Interpreter:
         self.memo: dict[int, Any] = {}
 
     def run(self, content: bytes | IO[bytes]) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
+        for done, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if done > MAX_OPERATIONS:
+                raise BadArchiveError(TOO_MUCH)
             if opcode.name in PUSHED:
                 self.stack.append(argument)
             elif opcode.name in CONSTANTS:
@@ -154,11 +169,13 @@ class Interpreter:
     def _global(self, name: str) -> None:
         module, _, kind = name.partition(" ")
         if name not in self.names and not (module == "torch" and kind in ITEM_BYTES):
-            raise BadArchiveError(f"code in it ({name!r})")
+            raise BadArchiveError(f"code in it ({name[:MAX_SHOWN]!r})")
         self.stack.append(Code(name))
 
     def _binpersid(self, _: None) -> None:
         what, code, key, device, items = self.stack.pop()
+        if type(key) is not str:  # to spell out anything else could take for ever
+            raise BadArchiveError("a tensor without a name")
         kind, member = code.name.removeprefix("torch "), f"{self.root}data/{key}"
         if what != "storage" or device != "cpu" or type(items) is not int:
             raise BadArchiveError("a tensor that is not stored for the CPU")
@@ -198,8 +215,8 @@ class Interpreter:
 
     def _update(self, items: list[Any]) -> None:
         keys, values = items[::2], items[1::2]
-        if not all(isinstance(key, str | int) for key in keys):
-            raise BadArchiveError("a key that is neither text nor a number")
+        if not all(type(key) is str or (type(key) is int and 0 <= key < MAX_KEY) for key in keys):
+            raise BadArchiveError("a key that is neither text nor a small number")
         self.stack[-1].update(zip(keys, values, strict=True))
 
 
@@ -218,16 +235,21 @@ def sketch(file: IO[bytes], root: str = ROOT, interpreter: type[Interpreter] = I
         raise
     except Exception as error:  # a malformed pickle can raise nearly anything
         raise BadArchiveError("a malformed pickle") from error
-    _check_values(payload)
+    _check_values(payload, interpreter.copies * sum(sizes.values()))
     return payload
 
 
-def _check_values(payload: object) -> None:
-    """Plain values only, not too deep, not too many."""
+def _check_values(payload: object, most: int) -> None:
+    """Plain values only, not too deep, not too many, with tensors of at most so many bytes."""
     waiting, seen = [(payload, 0)], 1
     while waiting:
         value, depth = waiting.pop()
-        if isinstance(value, Sketch) or value is None or isinstance(value, str | int | float):
+        if isinstance(value, Sketch):
+            most -= math.prod(value.shape) * ITEM_BYTES[value.storage.kind]
+            if most < 0:
+                raise BadArchiveError("tensors that are larger than the file")
+            continue
+        if value is None or isinstance(value, str | int | float):
             continue
         if type(value) not in (dict, list, tuple):
             raise BadArchiveError(f"a {type(value).__name__} in it")
@@ -235,5 +257,5 @@ def _check_values(payload: object) -> None:
         items = value.values() if isinstance(value, dict) else value
         seen += len(items)
         if depth == MAX_DEPTH or seen > MAX_VALUES:
-            raise BadArchiveError("values nested deeper, or more of them, than any checkpoint")
+            raise BadArchiveError(TOO_MUCH)
         waiting += [(item, depth + 1) for item in items]

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from ganctl.errors import CheckpointError, StorageError
 from ganctl.store import archive
-from ganctl.store.durable import ANYBODY, place_beside, sync
+from ganctl.store.durable import ANYBODY, open_regular, place_beside, sync
 
 FORMAT = "ganctl.ckpt"
 VERSION = 1
@@ -37,6 +36,7 @@ MARK = b"ganctl-sha256:"
 DIGEST_BYTES = 64  # hexadecimal
 MAX_METADATA_BYTES = 4 * 1024**2
 BLOCK = 4 * 1024**2
+DAMAGED_HINT = "use another checkpoint of the run"
 MALFORMED = (  # what zipfile and json raise for bytes that make no sense
     zipfile.BadZipFile, NotImplementedError, EOFError, KeyError, ValueError, RecursionError,
 )  # fmt: skip
@@ -50,6 +50,10 @@ DTYPES = {
 
 Payload = dict[str, Any]  # sections of plain values and CPU tensors
 Metadata = dict[str, Any]  # plain JSON
+
+
+class NewerFormatError(CheckpointError):
+    """A whole checkpoint of a format that only newer versions know: it is not damaged."""
 
 
 def write(path: Path, payload: Payload, metadata: Metadata, owner: str = ANYBODY) -> None:
@@ -111,7 +115,7 @@ def is_ours(path: Path) -> bool:
     """Whether ganctl saved `path`, though its last bytes may be lost; CheckpointError if unread."""
     with regular_file(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(MARK) - DIGEST_BYTES))
-        return MARK in file.read()
+        return MARK in file.read() or _has_metadata(file)
 
 
 def peek(path: Path) -> Metadata:
@@ -124,15 +128,14 @@ def peek(path: Path) -> Metadata:
 def regular_file(path: Path) -> Iterator[IO[bytes]]:
     """`path` for reading; CheckpointError if it is no plain file or the disk fails."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            hint = "a run's folder has a checkpoints/ folder in it"
-            raise CheckpointError(f"{path} is a folder without checkpoints", hint)
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise CheckpointError(f"{path} is not a regular file")
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             yield file
+    except IsADirectoryError as error:
+        hint = "a run's folder has a checkpoints/ folder in it"
+        raise CheckpointError(f"{path} is a folder without checkpoints", hint) from error
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise CheckpointError(f"{path} is not a regular file") from error
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
 
@@ -188,31 +191,44 @@ def _check_digest(file: IO[bytes], path: Path) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - len(MARK) - DIGEST_BYTES))
     tail = file.read()
+    if not tail.startswith(MARK) and _has_metadata(file):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not at its end", DAMAGED_HINT)
     if not tail.startswith(MARK):
         hint = "only files that ganctl saved can be opened; this one is foreign, or cut short"
         raise CheckpointError(f"{path} is not a ganctl checkpoint, or is truncated", hint)
     if _sha256(file, size - DIGEST_BYTES) != tail[len(MARK) :]:
-        hint = "use another checkpoint of the run"
-        raise CheckpointError(f"{path} is damaged: its SHA-256 does not match", hint)
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not match", DAMAGED_HINT)
     return size
 
 
 def _read_metadata(file: IO[bytes], size: int, path: Path) -> Metadata:
-    """The metadata in a file of `size` bytes, the format's version and the archive's members."""
-    archive.check_members(file, size)
+    """The metadata in a file of `size` bytes, if the format's version and the members are right.
+
+    The version comes first: a newer format may have other members.
+    """
     with zipfile.ZipFile(file) as members:
+        archive.check_member(members.getinfo(METADATA_MEMBER))
         if members.getinfo(METADATA_MEMBER).file_size > MAX_METADATA_BYTES:
             raise CheckpointError(f"{path} has more metadata than any checkpoint")
         metadata = json.loads(members.read(METADATA_MEMBER))
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a ganctl checkpoint")
     version = metadata.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise CheckpointError(
+    if type(version) is not int or version > VERSION:
+        raise NewerFormatError(
             f"{path} was written by a newer ganctl (format {version}; this one reads {VERSION})",
             hint="pip install --upgrade ganctl",
         )
+    archive.check_members(file, size)
     return metadata
+
+
+def _has_metadata(file: IO[bytes]) -> bool:
+    """Whether it is an archive with the metadata of a checkpoint of ours, whatever they say."""
+    try:
+        return METADATA_MEMBER in zipfile.ZipFile(file).namelist()
+    except MALFORMED:
+        return False
 
 
 def _tensors(value: Any, members: zipfile.ZipFile) -> Any:

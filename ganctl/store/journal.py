@@ -86,12 +86,16 @@ class Journal:
             return None
         return next((row for _, row in _rows(reversed(lines)) if having in row), None)
 
-    def cut_metrics(self, step: int) -> None:
-        """Delete the rows after `step`, which a resumed run is about to write again."""
+    def cut_metrics(self, step: int, every: int = 1) -> None:
+        """Delete the rows after `step`, which a resumed run is about to write again.
+
+        That of `step` as well if it is of no `every`-th step: then a stop cut it short.
+        """
+        first_gone = step if step % every else step + 1
         path = self.folder / "metrics.jsonl"
         try:
             if path.exists():
-                rows = [line for line, row in _rows(_lines(path)) if row["step"] <= step]
+                rows = [line for line, row in _rows(_lines(path)) if row["step"] < first_gone]
                 identity.check(self.folder, self.run_id)
                 write_text(path, "".join(f"{row}\n" for row in rows), self.run_id)
         except (OSError, StorageError) as error:

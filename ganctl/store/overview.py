@@ -45,8 +45,12 @@ class Overview(NamedTuple):
 
 def below(root: Path) -> list[Overview]:
     """The runs right below `root`, the newest last; damaged ones are skipped with a warning."""
+    try:
+        paths = list(root.glob(f"*/{identity.FILE}"))
+    except OSError as error:  # a name that is too long
+        raise CheckpointError(f"there is no run in {root}: {error.strerror}") from error
     found = []
-    for path in root.glob(f"*/{identity.FILE}"):
+    for path in paths:
         try:
             found.append((identity.read(path.parent).order, of(path.parent)))
         except CheckpointError as error:

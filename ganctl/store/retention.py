@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ganctl.errors import CheckpointError
 from ganctl.store import checkpoint
-from ganctl.store.checkpoint import Metadata
+from ganctl.store.checkpoint import Metadata, NewerFormatError
 
 NAME = re.compile(r"step-(\d{9,})\.pt")
 log = logging.getLogger("ganctl")
@@ -48,11 +48,14 @@ class CheckpointFiles:
     def whole(self) -> Iterator[Path]:
         """The run's whole files, the newest first, each read when its turn comes.
 
-        The others are skipped with a warning.
+        The others are skipped with a warning; but NewerFormatError if one is whole for a newer
+        ganctl, as what comes before it is not the run's newest state.
         """
         for step, path in self.found():
             if fault := self._judge(step, path):
-                log.warning("skipped: %s", fault)
+                if isinstance(fault, NewerFormatError):
+                    raise fault
+                log.warning("skipped: %s", fault.message)
             else:
                 yield path
 
@@ -78,7 +81,7 @@ class CheckpointFiles:
         known = self._verdicts.get(_look(path))
         return self._judge(step, path) is None if known is None else known
 
-    def _judge(self, step: int, path: Path) -> str | None:
+    def _judge(self, step: int, path: Path) -> CheckpointError | None:
         """Read `path` and remember the verdict: what is wrong with it, or None if it is whole."""
         look = _look(path)  # before reading: whatever changes from here on is another look
         fault = self._fault(step, path)
@@ -86,15 +89,15 @@ class CheckpointFiles:
             self._verdicts[look] = fault is None
         return fault
 
-    def _fault(self, step: int, path: Path) -> str | None:
+    def _fault(self, step: int, path: Path) -> CheckpointError | None:
         try:
             metadata = checkpoint.verify(path)
         except CheckpointError as error:
-            return error.message
+            return error
         if _owner(metadata) != self.run_id:
-            return f"{path} belongs to another run"
+            return CheckpointError(f"{path} belongs to another run")
         if metadata.get("step", step) != step:
-            return f"{path} is of step {metadata['step']}, not of its name"
+            return CheckpointError(f"{path} is of step {metadata['step']}, not of its name")
         return None
 
     def _is_own(self, path: Path) -> bool:

@@ -117,14 +117,6 @@ class Run:
         identity.check(self.folder, self.run_id)
         identity.check_parts(self.folder, PARTS)
 
-    def is_in_place(self) -> bool:
-        """Whether `check_place` finds nothing wrong."""
-        try:
-            self.check_place()
-        except StorageError:
-            return False
-        return True
-
     def _tidy(self, task: Callable[[], None]) -> None:
         try:
             task()
@@ -151,10 +143,10 @@ class Run:
     def _no_checkpoint(self) -> CheckpointError:
         skipped = len(self._files.found())
         why = f"{skipped} skipped" if skipped else "nothing saved yet"
-        return CheckpointError(
-            f"{self.folder} has no usable checkpoint ({why})",
-            hint=f"start again: ganctl train --preset {shell_quoted(self.folder / 'config.yaml')}",
-        )
+        hint = f"start again: ganctl train --preset {shell_quoted(self.folder / 'config.yaml')}"
+        if not skipped:
+            hint = f"`ganctl resume {shell_quoted(self.folder)}` begins it again"
+        return CheckpointError(f"{self.folder} has no usable checkpoint ({why})", hint)
 
     def write_config(self, config: Config) -> None:
         """Replace config.yaml; StorageError if it cannot be written."""
@@ -202,8 +194,14 @@ def create(folder: Path | None, title: str, config: Config, preset: str = "") ->
 def check_free(folder: Path | None) -> None:
     """An error unless `folder` is free for a new run, and can be; None always is."""
     try:
-        if folder is None or not folder.exists():
+        if folder is None:
             return
+        if folder.lstat():
+            folder.stat()  # a link to nothing is no place for a run either
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if folder is not None and folder.is_symlink():
+            raise StorageError(f"cannot write to {folder}: it is a link to nothing") from error
+        return
     except OSError as error:
         raise StorageError(f"cannot write to {folder}: {error.strerror}") from error
     if not folder.is_dir():
@@ -242,7 +240,7 @@ def find_checkpoint(target: Path | None) -> Path:
     if target is not None and _exists(target) and not target.is_dir():
         return target
     if target is not None and target.suffix in (".pt", ".safetensors") and not _exists(target):
-        raise CheckpointError(f"there is no checkpoint {target}")
+        raise CheckpointError(f"there is no checkpoint {target}", _newest_near(target))
     return find(target).newest_checkpoint()
 
 
@@ -255,6 +253,16 @@ def previews(samples: Path) -> list[tuple[int, Path]]:
 def find_best(target: Path | None) -> Path:
     """best.pt of the run that `target` names, the newest run without one; CheckpointError."""
     return best.find(find(target).folder)
+
+
+def _newest_near(path: Path) -> str | None:
+    """A hint with the newest whole checkpoint of the run that the absent `path` is of, if any."""
+    for folder in (path.parent, path.parent.parent):
+        if _exists(folder / identity.FILE):
+            with suppress(CheckpointError):
+                newest = find(folder).newest_checkpoint()
+                return f"the newest whole checkpoint of that run is {newest}"
+    return None
 
 
 def _exists(path: Path) -> bool:

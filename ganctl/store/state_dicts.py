@@ -34,6 +34,7 @@ class Interpreter(archive.Interpreter):
     """
 
     names = archive.Interpreter.names | {PARAMETER}
+    copies = 4  # weights may be tied, or views of one flat tensor
 
     def _reduce(self, _: None) -> None:
         if self.stack[-2] == archive.Code(PARAMETER):
@@ -76,6 +77,8 @@ class _OldInterpreter(Interpreter):
         kind = code.name.removeprefix("torch ")
         if what != "storage" or view is not None or type(items) is not int or items < 0:
             raise BadArchiveError("a malformed tensor")
+        if type(key) is not str:  # to hash anything else could take for ever
+            raise BadArchiveError("a tensor without a name")
         storage = Storage(key, kind, items)
         if self.storages.setdefault(key, storage) != storage:
             raise BadArchiveError("two storages of one name")
@@ -137,18 +140,18 @@ def _read_old(file: IO[bytes]) -> dict[str, Tensor]:
             raise BadArchiveError("numbers in the byte order of another machine")
         state = interpreter.run(file)
         keys = archive.Interpreter({}, "").run(file)
+        if sorted(keys) != sorted(interpreter.storages):
+            raise BadArchiveError("other storages than tensors")
     except BadArchiveError:
         raise
     except Exception as error:  # a malformed pickle can raise nearly anything
         raise BadArchiveError("a malformed pickle") from error
-    if sorted(keys) != sorted(interpreter.storages):
-        raise BadArchiveError("other storages than tensors")
     left = os.fstat(file.fileno()).st_size - file.tell()
     contents = {}
     for storage in (interpreter.storages[key] for key in keys):
         size = storage.items * ITEM_BYTES[storage.kind]
         left -= 8 + size
-        if left < 0 or struct.unpack("<q", file.read(8)) != (storage.items,):
+        if left < 0 or file.read(8) != struct.pack("<q", storage.items):
             raise BadArchiveError("a tensor of another size than its bytes")
         contents[storage] = bytearray(file.read(size))
     return _loaded(state, loader(contents.__getitem__))

@@ -34,9 +34,8 @@ def window_of(config: Config) -> int:
 class Checkup:
     """Completes rows of metrics.jsonl as they are made, and notices when a failure mode begins.
 
-    All it remembers are the rows of the last window, which a resumed run reads back. A row that a
-    stop cut short has no say; the first after it is the mean of fewer steps than an uninterrupted
-    run's, which is the only difference that a stop makes.
+    All it remembers are the rows of the last window, which a resumed run reads back: they are the
+    same however often it was interrupted. A row that a stop cut short has no say.
     """
 
     def __init__(self, config: Config, inputs: Inputs, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """What is said when memory is full: one sentence, and a hint that can be followed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -9,15 +9,31 @@ from ganctl.errors import OutOfMemoryError, shell_quoted
 from ganctl.settings.config import Config
 from ganctl.store.runs import Run
 
+FULL = ("can't allocate memory", "out of memory", "alloc_failed")  # torch's words, in small letters
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether memory ran out, in the words of Python, NumPy, or torch on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in FULL)
+
 
 @contextmanager
-def memory_for_images() -> Iterator[None]:
-    """Turn Python's word for full memory into ours, while images are decoded."""
+def memory_explained(what: str, hint: str) -> Iterator[None]:
+    """OutOfMemoryError with this hint if memory runs out while `what` is done."""
     try:
         yield
-    except MemoryError as error:
-        hint = "end other programs, or make the largest of the images smaller"
-        raise OutOfMemoryError("out of memory while preparing images", hint) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_full(error):
+            raise
+        raise OutOfMemoryError(f"out of memory while {what}", hint) from error
+
+
+def memory_for_images() -> AbstractContextManager[None]:
+    """While images are decoded."""
+    hint = "end other programs, or make the largest of the images smaller"
+    return memory_explained("preparing images", hint)
 
 
 @contextmanager
@@ -28,8 +44,8 @@ def out_of_memory_explained(config: Config, run: Run | None = None) -> Iterator[
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_full(error):
             raise
         batch, parts = config.optim.batch_size, config.optim.grad_accumulation
         more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)

@@ -124,14 +124,16 @@ def gradient_norm(network: nn.Module, scaler: torch.amp.GradScaler) -> Tensor:
 
 
 class Meter:
-    """Means of the metrics since they were last read; the device is waited for only then."""
+    """Means of the metrics since the last row; the device is waited for only when they are read.
+
+    The sums are a part of the state, so that a row is the mean of the same steps however often the
+    run was interrupted in between.
+    """
 
     def __init__(self, config: Config, state: TrainState) -> None:
         self.config, self.state = config, state
         # In fp16 a step may overflow, and is then skipped: it is left out of the means as well.
         self._skips = config.train.precision == "fp16"
-        self._total: Tensor | float = 0.0  # of the steps counted
-        self._counted: Tensor | int = 0
         self._unread: deque[Tensor] = deque()  # figures of steps that were not looked at yet
         self._begin()
 
@@ -139,13 +141,10 @@ class Meter:
         """Count one step."""
         figures = torch.stack([*metrics.d, *metrics.g])
         self._unread.append(figures)
+        figures = torch.cat([figures, figures.new_ones(1)])
         if self._skips:
-            finite = figures.isfinite().all()
-            figures = torch.where(finite, figures, 0)
-            self._counted = self._counted + finite
-        else:
-            self._counted = self._counted + 1
-        self._total = self._total + figures
+            figures = torch.where(figures.isfinite().all(), figures, 0)
+        self.state.measured += figures
 
     def bad_figure(self) -> str | None:
         """Which loss, score or gradient's norm of the last step is not finite, and what it is.
@@ -166,15 +165,16 @@ class Meter:
     def read(self, device: torch.device) -> Row | None:
         """One row for metrics.jsonl, without what a checkup completes; and start afresh.
 
+        If that is because the run ends before its next row, do not: its next start completes it.
         None as long as all steps were skipped: then there is nothing to tell yet.
         """
         state, optim = self.state, self.config.optim
         synchronize(device)
-        if not self._counted:
+        if not state.measured[-1]:
             return None
         seconds = time.perf_counter() - self._started_at
         images = optim.batch_size * optim.d_steps_per_g
-        means = (torch.as_tensor(self._total) / self._counted).tolist()
+        means = (state.measured[:-1] / state.measured[-1]).tolist()
         d = DMetrics[float](*means[: len(DMetrics._fields)])
         g = GMetrics[float](*means[len(DMetrics._fields) :])
         hinge = self.config.loss.kind == "hinge"
@@ -202,7 +202,9 @@ class Meter:
             augment_p=None if state.augment_p is None else rounded(state.augment_p.item()),
             alarms=[],
         )
-        self._begin()
+        if state.step % self.config.train.log_every == 0:
+            state.measured.zero_()
+            self._begin()
         return row
 
     def restart(self) -> None:
@@ -211,7 +213,6 @@ class Meter:
 
     def _begin(self) -> None:
         self._step, self._started_at = self.state.step, time.perf_counter()
-        self._total, self._counted = 0.0, 0
 
 
 def gammas(state: TrainState) -> dict[str, float]:

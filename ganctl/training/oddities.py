@@ -8,6 +8,7 @@ import numpy as np
 
 from ganctl.data.images import Images
 from ganctl.data.sources import FaceSource, Source, open_source
+from ganctl.data.stored import ImageArray
 from ganctl.settings.config import Config
 from ganctl.training.loop import Watcher
 
@@ -66,7 +67,7 @@ def small(source: Source, config: Config) -> Iterator[str]:
         )
 
 
-def alike(pixels: np.ndarray) -> Iterator[str]:
+def alike(pixels: ImageArray) -> Iterator[str]:
     """(N, R, R, 3) uint8 hardly differ."""
     if len(pixels) < 2:
         return

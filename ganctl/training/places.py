@@ -3,12 +3,13 @@
 What they are is a digest of their pixels, labels and classes as prepared: not of paths and times.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ganctl.data.sources import NAMED
+from ganctl.data.sources import NAMED, found
 from ganctl.errors import CheckpointError, ConfigError, DataError, shell_quoted
 from ganctl.settings.config import Config
 from ganctl.store.contents import Description
@@ -17,18 +18,15 @@ from ganctl.store.runs import Run
 
 def absolute(source: str) -> str:
     """`source` as it is called from any folder, if it is there and has no name of its own."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if source not in NAMED and path.exists() else source
+    path = None if source in NAMED else found(source)
+    return source if path is None else str(path.resolve())
 
 
 def check_apart(folder: Path, source: str) -> None:
     """ConfigError if a run's own pictures would be among the images it is trained on."""
-    images = Path(source).expanduser()
-    if (
-        source not in NAMED
-        and images.is_dir()
-        and folder.resolve().is_relative_to(images.resolve())
-    ):
+    images = None if source in NAMED else found(source)
+    place = Path(os.path.realpath(folder))  # unlike resolve, it has no quarrel with loops of links
+    if images is not None and images.is_dir() and place.is_relative_to(images.resolve()):
         hint = "choose another --run, or move the images to a folder of their own"
         raise ConfigError(f"{folder} would be inside the folder of images, {source}", hint)
 
@@ -36,7 +34,7 @@ def check_apart(folder: Path, source: str) -> None:
 def check_there(run: Run, config: Config) -> None:
     """DataError if there is nothing where the images of the run are said to be."""
     source = config.data.source
-    if source not in NAMED and not Path(source).exists():
+    if source not in NAMED and found(source) is None:
         raise DataError(
             f"there are no images at {source}, from where {run.folder} takes them",
             hint=f"if they were moved: ganctl resume {shell_quoted(run.folder)} --data WHERE",

@@ -50,7 +50,8 @@ class Saver:
         Of several processes the first one writes; ProcessError if they do not hold the same.
         """
         payload = state.payload()
-        check_alike(lambda: digest_of(payload))
+        alike = {name: part for name, part in payload.items() if name != "measured"}
+        check_alike(lambda: digest_of(alike))  # each process measures its own share of a batch
         self._saved_at = time.monotonic()
         return first_does(lambda: self._publish(payload, state, must=must))
 
@@ -67,7 +68,7 @@ class Saver:
             self._failures += 1
             self.run.journal.record("save failed", state.step, reason=error.message)
             safe = _safe(self._newest())
-            if must or self._failures == MOST_FAILURES or not self.run.is_in_place():
+            if must or self._failures == MOST_FAILURES or not _is_in_place(self.run):
                 raise StorageError(f"{error.message}; {safe}", error.hint) from error
             left = MOST_FAILURES - self._failures
             log.warning("%s; training goes on (tries left: %d); %s", error.message, left, safe)
@@ -107,6 +108,15 @@ def newest_sane(run: Run) -> Path | None:
         return None
     sane = [path for path in whole if checkpoint.peek(path).get("sane", True)]
     return sane[-1] if sane else None
+
+
+def _is_in_place(run: Run) -> bool:
+    """Whether the run's folder is still there, and its own."""
+    try:
+        run.check_place()
+    except StorageError:
+        return False
+    return True
 
 
 def _safe(newest: str | None) -> str:

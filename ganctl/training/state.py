@@ -23,6 +23,9 @@ from ganctl.training import ema
 FUSED_ADAM = ("cuda", "cpu")  # device types with a one-kernel Adam
 STREAMS = 2  # which random streams a run draws from; one more whenever the same seed draws anew
 
+MEASURED = 10  # that each step measures: the fields of metrics.DMetrics and GMetrics
+ADDED = ("measured",)  # what older checkpoints lack: a run resumed from one measures from there on
+
 
 @dataclass
 class TrainState:
@@ -40,6 +43,7 @@ class TrainState:
     d_scaler: torch.amp.GradScaler
     step: int  # finished updates of G
     rollbacks: int  # times the run diverged and went back; each time with other latents
+    measured: Tensor  # (MEASURED + 1,): sums over the steps since the last row, and their number
     augment_p: Tensor | None = None  # (): adaptive augmentation's probability
     score_averages: Tensor | None = None  # (2,): LeCam's, of D(real) and of D(fake)
 
@@ -51,6 +55,8 @@ class TrainState:
     def load(self, payload: Payload, path: Path) -> None:
         """Take over a payload; CheckpointError names the first thing that does not fit."""
         for field in fields(self):
+            if field.name not in payload and field.name in ADDED:
+                continue
             if field.name not in payload and getattr(self, field.name) is not None:
                 raise CheckpointError(f"{path}: {field.name} is missing")
             count = payload.get(field.name)
@@ -58,7 +64,9 @@ class TrainState:
                 raise CheckpointError(f"{path}: {field.name} is {count!r}, not a count")
         for field in fields(self):
             part, section = getattr(self, field.name), payload.get(field.name)
-            if isinstance(part, nn.Module):
+            if section is None and field.name in ADDED:
+                part.zero_()
+            elif isinstance(part, nn.Module):
                 load_network(part, section, f"{path}: {field.name}")
             elif isinstance(part, torch.optim.Adam):
                 scaled = self.g_scaler.is_enabled()  # then all updates so far may have been skipped
@@ -98,6 +106,7 @@ def create(
         d_scaler=torch.amp.GradScaler(device.type, enabled=scaled),
         step=0,
         rollbacks=0,
+        measured=torch.zeros(MEASURED + 1, device=device),
         augment_p=torch.zeros((), device=device) if config.augment.adaptive() else None,
         score_averages=torch.zeros(2, device=device) if config.loss.lecam > 0 else None,
     )

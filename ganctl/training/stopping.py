@@ -1,16 +1,67 @@
-"""Turning signals into requests that training honours at its next step boundary."""
+"""Turning signals into an end that leaves nothing half-written behind.
+
+Training finishes its step and saves (`StopRequest`). Everything else, the start of a run as well,
+has nothing to save: it is left at once, through all the cleaning up on its way (`interruptible`).
+"""
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVING = signal.SIGUSR1
 STDERR = 2
 # The first part shows the cursor, which a live panel hides.
-LAST_WORDS = b"\x1b[?25h\nended at once: what came after the last checkpoint is lost\n"
+SHOW_CURSOR = b"\x1b[?25h"
+LAST_WORDS = SHOW_CURSOR + b"\nended at once: what came after the last checkpoint is lost\n"
+
+
+class Interrupted(BaseException):
+    """A signal that ends whatever is under way; no Exception, so that nobody takes it for one."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While entered, the first signal raises Interrupted; a second one ends the process at once.
+
+    SIGUSR1, which asks training for a checkpoint, is not for anything else, and ends nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no signal comes
+        yield
+        return
+    previous = {number: signal.signal(number, _interrupt) for number in _heard()}
+    previous[SAVING] = signal.signal(SAVING, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _heard() -> list[signal.Signals]:
+    """A hang-up that is ignored already, as `nohup` does, stays ignored."""
+    return [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for each in _heard():
+        signal.signal(each, _end_at_once)
+    raise Interrupted(number)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        if os.isatty(STDERR):
+            os.write(STDERR, SHOW_CURSOR)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 class StopRequest:
@@ -38,8 +89,7 @@ class StopRequest:
         self._last_words = last_words
 
     def __enter__(self) -> "StopRequest":
-        hears = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._remember) for number in hears}
+        self._previous = {number: signal.signal(number, self._remember) for number in _heard()}
         self._previous[SAVING] = signal.signal(SAVING, self._ask_to_save)
         return self
 

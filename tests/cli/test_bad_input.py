@@ -68,6 +68,13 @@ def cut(length: Callable[[int], int]) -> Setup:
     return setup
 
 
+def changed(change: Callable[[bytes], bytes]) -> Setup:
+    def setup(run: Path) -> None:
+        Path("x.pt").write_bytes(change(newest(run).read_bytes()))
+
+    return setup
+
+
 def flipped(run: Path) -> None:
     content = bytearray(newest(run).read_bytes())
     content[len(content) // 3] ^= 4
@@ -138,6 +145,20 @@ def nothing_saved(run: Path) -> None:
         path.unlink()
 
 
+def nothing_left(run: Path) -> None:
+    nothing_saved(run)
+    (run / "config.yaml").unlink()
+
+
+def newest_of_a_newer_format(run: Path) -> None:
+    rewritten(lambda _, metadata: metadata.update(version=99))(run)
+    Path("x.pt").replace(newest(run))
+
+
+def link_to_nothing(run: Path) -> None:
+    newest(run).unlink()
+
+
 def photos_gone(run: Path) -> None:
     (run.resolve().parent.parent / "photos").rename("gone")
 
@@ -182,7 +203,11 @@ CHECKPOINTS: list[tuple[str, Setup, str]] = [
     ("a picture", write("x.pt", b"\x89PNG\r\n\x1a\n"), "x.pt is not a ganctl checkpoint: it is no zip"),
     ("zip magic alone", write("x.pt", b"PK\x03\x04"), "x.pt is not a ganctl checkpoint, or is truncated"),
     ("half", cut(lambda n: n // 2), "x.pt is not a ganctl checkpoint, or is truncated"),
-    ("less one byte", cut(lambda n: n - 1), "x.pt is not a ganctl checkpoint, or is truncated"),
+    ("less one byte", cut(lambda n: n - 1), "x.pt is damaged: its SHA-256 is not at its end"),
+    ("less its digest", cut(lambda n: n - 64), "x.pt is damaged: its SHA-256 is not at its end"),
+    ("less its digest and mark", cut(lambda n: n - 78), "x.pt is damaged: its SHA-256 is not at its end"),
+    ("a flipped bit of the mark", changed(lambda c: c[:-78] + bytes([c[-78] ^ 1]) + c[-77:]), "x.pt is damaged: its SHA-256 is not at its end"),
+    ("zeros after its end", changed(lambda c: c + bytes(999)), "x.pt is damaged: its SHA-256 is not at its end"),
     ("a flipped bit", flipped, "x.pt is damaged: its SHA-256 does not match"),
     ("a plain state dictionary", state_dict, "x.pt is not a ganctl checkpoint, or is truncated"),
     ("torch's old format", legacy, "x.pt is not a ganctl checkpoint: it is no zip"),
@@ -235,6 +260,8 @@ TRAINED = {  # what only `resume` looks at
     "another group": (lambda p, _: p["g_optimizer"]["param_groups"][0].update(params=[0]), "does not fit"),
     "two groups": (lambda p, _: p["g_optimizer"]["param_groups"].append({}), "g_optimizer is not the state of an Adam optimizer"),
     "no step": (lambda p, _: p.update(step="2"), "step is '2', not a count"),
+    "NaN": (lambda p, _: p["generator"][BIAS].fill_(torch.nan), f"generator.{BIAS} has values that are not finite"),
+    "another program's": (lambda _, m: m["config"]["model"].update(width="x"), "its metadata is bad at config.model.width"),
     "a number among the names": (lambda p, _: p["generator"].update({7: 1}), "generator: 7 is missing or unexpected"),
 }  # fmt: skip
 
@@ -248,7 +275,12 @@ def test_a_checkpoint_that_contradicts_itself_is_not_resumed(
     Path("x.pt").replace(newest(run))
     before = tree(run)
     assert main(["resume", "run", "--steps", "4"]) == 3
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    hint = (
+        "hint: move run/checkpoints/step-000000002.pt away, and `ganctl resume run` takes what was"
+    )
+    assert hint in said
     after = tree(run)
     for files in (before, after):
         files.pop("run/LOCK", None)
@@ -258,7 +290,28 @@ def test_a_checkpoint_that_contradicts_itself_is_not_resumed(
 RUNS: list[tuple[str, Setup, list[str], int, str]] = [
     ("all damaged", damage(1, 2), ["resume", "run"], 3, "run has no usable checkpoint (2 skipped)"),
     ("all damaged, sampled", damage(1, 2), ["sample", "run"], 3, "run has no usable checkpoint"),
-    ("nothing saved", nothing_saved, ["resume", "run"], 3, "run has no usable checkpoint (nothing saved yet)"),
+    ("nothing saved, sampled", nothing_saved, ["sample", "run"], 3, "run has no usable checkpoint (nothing saved yet)"),
+    ("nothing saved, and no settings", nothing_left, ["resume", "run"], 2, "there is no preset file run/config.yaml"),
+    ("a newer format", newest_of_a_newer_format, ["resume", "run", "--steps", "4"], 3, "run/checkpoints/step-000000002.pt was written by a newer ganctl"),
+    ("a newer format, sampled", newest_of_a_newer_format, ["sample", "run"], 3, "run/checkpoints/step-000000002.pt was written by a newer ganctl"),
+    ("a link to a checkpoint that is gone", link_to_nothing, ["sample", "run/ckpt.pt"], 3, "there is no checkpoint run/ckpt.pt"),
+    ("the home of nobody", nothing, ["train", "--data", "~nosuch/x"], 4, "there are no images at ~nosuch/x"),
+    ("the home of nobody, tried", nothing, ["train", "--data", "~nosuch/x", "--dry-run"], 4, "there are no images at ~nosuch/x"),
+    ("the home of nobody, seen", nothing, ["inspect-attention", "run", "--data", "~nosuch/x"], 4, "there are no images at ~nosuch/x"),
+    ("images with a long name", nothing, ["train", "--data", "x" * 300], 4, "there are no images at xxx"),
+    ("a run with a long name", nothing, ["train", "--run", "x" * 300], 5, "cannot write to xxx"),
+    ("a run in a loop of links", lambda run: Path("loop").symlink_to("loop"), ["train", "--data", "run", "--run", "loop/x"], 5, "cannot write to loop/x"),
+    ("a run that is a link to nothing", lambda run: Path("loop").symlink_to("nothing"), ["train", "--data", "run", "--run", "loop"], 5, "cannot write to loop"),
+    ("a preset with a long name", nothing, ["train", "--preset", "x" * 300 + ".yaml"], 2, "there is no preset file xxx"),
+    ("extends a long name", write("c.yaml", "extends: " + "x" * 300 + ".yaml\n"), ["train", "--preset", "c.yaml"], 2, "there is no preset file xxx"),
+    ("a preset that is a pipe", lambda run: os.mkfifo("c.yaml"), ["train", "--preset", "c.yaml"], 2, "there is no preset file c.yaml"),
+    ("images that are a pipe", lambda run: os.mkfifo("d"), ["train", "--data", "d"], 4, "there are no images at "),
+    *((f"a long name to write to, {command[0]}", nothing, [*command, "x" * 300 + ".png"], 5, "cannot write xxx")
+      for command in (["sample", "run", "--out"], ["plot", "run", "--out"], ["inspect-attention", "run", "--out"], ["inspect-sn", "run", "--plot"])),
+    ("a folder with a long name", nothing, ["sample", "run", "--out", "x" * 300], 5, "cannot write xxx"),
+    *((f"a network called {name}", nothing, ["export", "run", "--to", "safetensors", "--out", name], 2, f"--to safetensors makes a .safetensors file, but --out is {name}") for name in ("/", ".", "..")),
+    ("a folder of runs with a long name", nothing, ["runs", "x" * 300], 3, "there is no run in xxx"),
+    ("a picture called .", nothing, ["inspect-attention", "run", "--out", "."], 2, "the picture is a PNG file, but --out is ."),
     ("run.json damaged", write("run/run.json", "{"), ["resume", "run"], 3, "run/run.json is damaged"),
     ("run.json of another kind", write("run/run.json", "[]"), ["resume", "run"], 3, "run/run.json is damaged"),
     ("a fixed setting edited", edited("g_lr: 0.0004", "g_lr: 0.01"), ["resume", "run", "--steps", "4"], 2, "run/config.yaml: optim.g_lr is 0.01, but the run was trained with 0.0004"),
@@ -320,6 +373,38 @@ def refused(run: Path, command: list[str], code: int, message: str, capsys: Capt
     after.pop("run/LOCK", None)
     before.pop("run/LOCK", None)
     assert after == before
+
+
+def test_the_hint_of_a_checkpoint_that_is_of_no_use_can_be_followed(
+    run: Path, capsys: Capture
+) -> None:
+    rewritten(lambda payload, _: payload["generator"].pop(BIAS))(run)
+    Path("x.pt").replace(newest(run))
+    assert main(["resume", "run", "--steps", "3"]) == 3
+    newest(run).rename("away.pt")
+    assert main(["resume", "run", "--steps", "3"]) == 0
+    assert "going on with run from step 1" in capsys.readouterr().err
+
+
+def test_a_link_to_a_checkpoint_that_is_gone_names_the_newest(run: Path, capsys: Capture) -> None:
+    link_to_nothing(run)
+    assert main(["sample", "run/ckpt.pt"]) == 3
+    hint = "hint: the newest whole checkpoint of that run is run/checkpoints/step-000000001.pt"
+    assert hint in capsys.readouterr().err
+
+
+def test_a_newer_format_is_kept_whatever_is_saved(run: Path) -> None:
+    """It is neither one of the whole ones nor an old one to be deleted."""
+    rewritten(lambda _, metadata: metadata.update(version=99))(run)
+    newer = run / "checkpoints" / "step-000000003.pt"
+    Path("x.pt").replace(newer)
+    opened = runs.find(run)
+    payload, metadata = checkpoint.read(newest(run))
+    for step in range(4, 9):
+        opened.save(step, {**payload, "step": step}, {**metadata, "step": step}, keep=2)
+    assert sorted(path.name for path in newer.parent.iterdir()) == [
+        f"step-{n:09}.pt" for n in (3, 7, 8)
+    ]
 
 
 def test_good_rows_of_the_same_table(run: Path, capsys: Capture) -> None:

@@ -272,6 +272,38 @@ def test_a_damaged_cache_is_said_and_not_trained_on(photos: Path, damage: str) -
         pack(source, 16, None, ignore)
 
 
+@pytest.mark.parametrize("damage", ["cut", "unreadable"])
+def test_a_cache_that_is_damaged_while_it_is_read_is_an_error_and_no_death(
+    photos: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = packed(photos)
+    assert result.index is not None
+    if damage == "cut":
+        os.truncate(result.index.with_name("images.u8"), 32 * 32 * 3 * 5 + 7)
+    else:
+        monkeypatch.setattr(os, "pread", lambda *_: os.read(-1, 1))
+    with pytest.raises(DataError, match=r"was cut short|cannot be read: Bad file descriptor"):
+        result.images[[7, 2]]
+
+
+def test_stored_images_are_indexed_as_an_array_is(photos: Path) -> None:
+    images = packed(photos).images
+    array = np.asarray(images)
+    assert (len(images), images.shape) == (12, array.shape)
+    for which in (
+        5,
+        (slice(2, 9), slice(4, None, 8)),
+        (3, 1),
+        [3, 3, 0],
+        np.array([5, 1]),
+        slice(2, 9, 3),
+        slice(-2, None),
+        np.arange(12) % 2 == 0,
+        [],
+    ):
+        assert np.array_equal(images[which], array[which])
+
+
 def test_what_a_killed_process_left_half_packed_is_swept(photos: Path) -> None:
     packs = cache_folder() / "packed"
     child = subprocess.Popen([sys.executable, "-c", ""])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as search
 from hypothesis import strategies as st
 
-from ganctl import session
+from ganctl import resuming, session
 from ganctl.data import held_out
 from ganctl.data.images import Images
 from ganctl.data.labels import Labels
@@ -149,7 +149,7 @@ def test_the_checkpoint_knows_them_and_a_resumed_run_goes_on_without_them(
     stored = metadata["data"]["held_out"]
     assert len(stored) == 16
     monkeypatch.setattr(held_out, "draw", lambda *_: np.arange(16))
-    resumed = session.resume(runs.find(Path("r")), "cpu", 4)
+    resumed = resuming.resume(runs.find(Path("r")), "cpu", 4)
     assert resumed is not None
     assert resumed.images.held_out.tolist() == stored
     assert resumed.inputs.unseen is not None
@@ -162,7 +162,7 @@ def test_a_run_begun_without_them_goes_on_without_them(
 ) -> None:
     """A checkpoint that says nothing of them, as older ones do."""
     faces_run(tiny(data__held_out=0.0), "r", 2)
-    resumed = session.resume(runs.find(Path("r")), "cpu", 4)
+    resumed = resuming.resume(runs.find(Path("r")), "cpu", 4)
     assert resumed is not None
     assert len(resumed.inputs.batches) == 70
     assert resumed.inputs.unseen is None

@@ -376,6 +376,23 @@ def test_names_that_grow_without_end_are_refused() -> None:
         foreign.read(saved(state))
 
 
+def test_many_views_of_one_storage_take_no_more_time_than_the_file_is_large(tmp_path: Path) -> None:
+    """Tied weights are views as well, but a few."""
+    tied = torch.ones(8, 8)
+    weights = foreign.read(saved({"in.weight": tied, "out.weight": tied, "t.weight": tied.T}))
+    assert len(weights) == 3
+    storage = torch.ones(10_000)
+    big = {f"{n}.weight": storage.view(100, 100) for n in range(50)}
+    with pytest.raises(CheckpointError, match="larger than the file"):
+        foreign.read(saved(big))
+
+
+def test_more_weights_than_any_network_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "MAX_WEIGHTS", 3)
+    with pytest.raises(CheckpointError, match="more than 3 weights"):
+        foreign.read(saved({f"{n}.weight": torch.ones(2, 2) for n in range(4)}))
+
+
 @pytest.mark.parametrize("name", ["weight", "weight_u", "weight_v"])
 def test_values_that_are_not_finite_name_their_layer(name: str) -> None:
     module = nn.Sequential(old_norm(nn.Linear(3, 2)))

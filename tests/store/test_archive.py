@@ -95,6 +95,18 @@ WIDE = b"\x80\x02(]q\x00" + b"".join(
     b"]q" + bytes([n + 1]) + b"(" + (b"h" + bytes([n])) * 100_000 + b"e" for n in range(9)
 ) + b"t."  # fmt: skip
 
+# Multiples of 2^61 - 1 all hash alike, so that each key would be compared with all before it.
+COLLIDING = b"\x80\x02}(" + b"".join(
+    b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(200_000)
+) + b"u."  # fmt: skip
+ONE_TENSOR = (
+    b"\x80\x02]q\x00(" + tensor(1024, (1024,), (1,)) + b"q\x01" + b"h\x01" * 150_000 + b"e."
+)
+NAMED_BY_LAUGHS = (
+    b"\x80\x02}X\x01\x00\x00\x00a" + LAUGHS[2:-1] + b"sX\x01\x00\x00\x00b"
+    + b"(X\x07\x00\x00\x00storage" + STORAGE + b"h\x09X\x03\x00\x00\x00cpuK\x01tQs."
+)  # fmt: skip
+
 HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "a command": (b"\x80\x02cposix\nsystem\nX\x05\x00\x00\x00touch\x85R.", {}, "code in it"),
     "eval": (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", {}, "code in it"),
@@ -126,6 +138,13 @@ HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "a key that is a tuple": (b"\x80\x02})Ns.", {}, "a key"),
     "a member outside": (document(b"N"), {"archive/../../x": b""}, "a member called"),
     "a second root": (document(b"N"), {"other/data.pkl": b""}, "a member called"),
+    "keys that all hash alike": (COLLIDING, {}, "a small number"),
+    "a number for a key that no network has": (b"\x80\x02}J\x00\x00\x10\x00Ns.", {}, "a small number"),
+    "a negative key": (b"\x80\x02}J\xff\xff\xff\xffNs.", {}, "a small number"),
+    "a million lists in two megabytes": (b"\x80\x02" + b"]" * 2_000_000 + b".", {}, "more of them"),
+    "one tensor 150,000 times": (ONE_TENSOR, {"archive/data/0": bytes(4096)}, "larger than the file"),
+    "a storage named by a list of lists": (NAMED_BY_LAUGHS, {}, "without a name"),
+    "a name of a megabyte": (b"\x80\x02c" + b"x" * 2**20 + b"\ny\n.", {}, "code in it"),
     "an absolute member": (document(b"N"), {"/etc/passwd": b""}, "a member called"),
 }  # fmt: skip
 
@@ -139,11 +158,32 @@ def test_hostile_files_are_refused_before_torch_sees_them(
     for makes_tensors in ("load", "empty", "frombuffer"):
         monkeypatch.setattr(torch, makes_tensors, lambda *_, **__: pytest.fail("torch saw it"))
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match=f"cannot be loaded safely: it has .*{reason}"):
+    with pytest.raises(
+        CheckpointError, match=f"cannot be loaded safely: it has .*{reason}"
+    ) as caught:
         checkpoint.read(path)
+    assert len(caught.value.message) < 500
     allocated = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert allocated < 60e6
+
+
+def test_limits_of_a_pickle_hold_while_it_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made of an operation beyond the limit, however small the pickle is."""
+    monkeypatch.setattr(archive, "MAX_OPERATIONS", 10)
+    made = archive.Interpreter({}, archive.ROOT)
+    with pytest.raises(archive.BadArchiveError, match="more of them"):
+        made.run(b"\x80\x02" + b"]" * 20 + b".")
+    assert len(made.stack) <= 10
+
+
+def test_an_archive_with_more_members_than_any_checkpoint_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    path = forge(tmp_path / "e.pt", document(b"N"), {"archive/data/0": b""})
+    with pytest.raises(CheckpointError, match="more members"):
+        checkpoint.read(path)
 
 
 CHANGES: dict[str, tuple[Callable[[zipfile.ZipInfo], None], str]] = {

@@ -83,6 +83,22 @@ def test_every_flipped_bit_is_found(saved: Path) -> None:
         content[position] ^= mask
 
 
+def test_what_lost_its_mark_or_something_after_it_is_still_known_as_ours(saved: Path) -> None:
+    """Each bit of the mark flipped, each cut of the digest, and zeros at the end."""
+    whole = saved.read_bytes()
+    start = len(whole) - checkpoint.DIGEST_BYTES - len(checkpoint.MARK)
+    damaged = [whole[:length] for length in range(start, len(whole))] + [whole + bytes(999)]
+    for bit in range(8 * len(checkpoint.MARK)):
+        content = bytearray(whole)
+        content[start + bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(content))
+    for content in damaged:
+        saved.write_bytes(content)
+        assert checkpoint.is_ours(saved)
+        with pytest.raises(CheckpointError, match="is damaged: its SHA-256"):
+            checkpoint.read(saved)
+
+
 def test_a_published_file_is_never_overwritten(saved: Path) -> None:
     with pytest.raises(StorageError, match="never overwritten"):
         checkpoint.write(saved, PAYLOAD, {})

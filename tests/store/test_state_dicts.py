@@ -74,3 +74,29 @@ def test_a_storage_that_claims_more_than_the_file_has_allocates_nothing(tmp_path
     (tmp_path / "y.pth").write_bytes(changed)
     with pytest.raises(CheckpointError, match="of another size than its bytes"):
         state_dicts.read(tmp_path / "y.pth")
+
+
+def old_file(state: bytes, keys: bytes = b"]") -> bytes:
+    """A file of PyTorch's old format with any pickles in it, and no storage."""
+    facts = b"\x80\x02}X\r\x00\x00\x00little_endian\x88s."
+    parts = (state_dicts.OLD_TORCH, b"\x80\x02M\xe9\x03.", facts, b"\x80\x02" + state + b".")
+    return b"".join(parts) + b"\x80\x02" + keys + b"."
+
+
+FOREVER = b")" + b"q\x00h\x00\x86" * 60  # a tuple whose hash takes 2^60 steps
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n%bX\x03\x00\x00\x00cpuK\x01NtQ"
+OLD = {
+    "a storage whose name takes for ever": old_file(STORAGE % FOREVER),
+    "keys of two kinds": old_file(b"}", b"]K\x01aX\x01\x00\x00\x00aa"),
+    "keys that are none": old_file(b"}", b"K\x01"),
+    "a storage that is not there": old_file(
+        b"}X\x01\x00\x00\x00a" + STORAGE % b"X\x01\x00\x00\x000" + b"s", b"]X\x01\x00\x00\x000a"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OLD)
+def test_pickles_of_the_old_format_are_refused_as_quickly(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(OLD[kind])
+    with pytest.raises(CheckpointError, match="cannot be loaded safely"):
+        state_dicts.read(tmp_path / "x.pth")

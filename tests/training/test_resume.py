@@ -96,6 +96,29 @@ def test_interrupted_equals_uninterrupted_with_classes_too(
     assert result == expected
 
 
+def rows_of(run: Run) -> list[dict[str, object]]:
+    return [
+        {k: v for k, v in row.items() if k != "images_per_second"} for row in run.journal.rows()
+    ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_rows_are_of_the_same_steps_however_often_a_run_was_interrupted(
+    tiny: Callable[..., Config], faces: np.ndarray, precision: str
+) -> None:
+    """Between two rows, at one, and twice between two."""
+    config = {"train__log_every": 5, "train__checkpoint_every": 100, "train__precision": precision}
+    whole, parts = (runs.create(Path(name), "x", tiny()) for name in ("whole", "parts"))
+    trained(whole, tiny(**config, train__steps=15), faces)
+    trained(parts, tiny(**config, train__steps=3), faces)
+    for steps in (5, 7, 8, 15):
+        saved = checkpoint.peek(parts.newest_checkpoint())["step"]
+        parts.journal.cut_metrics(saved, 5)
+        trained(parts, tiny(**config, train__steps=steps), faces, resume=True)
+    assert rows_of(parts) == rows_of(whole)
+    assert [row["step"] for row in rows_of(whole)] == [5, 10, 15]
+
+
 def test_a_forgotten_section_would_be_noticed(
     tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +141,7 @@ def test_watching_does_not_change_a_run(tiny: Callable[..., Config], faces: np.n
             train__checkpoint_every=save,
         )  # fmt: skip
         results.append(trained(run, config, faces))
+        results[-1].pop("measured")  # since the last row, which is another one
     assert results[0] == results[1] == results[2]
 
 
@@ -169,7 +193,7 @@ def test_kill_9_between_saves_loses_nothing_that_was_saved(photos: Path) -> None
          (Path(run) / "metrics.jsonl").read_text().splitlines()]
         for run in ("whole", "killed")
     ]  # fmt: skip
-    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("damage", ["delete", "flip"])
@@ -252,6 +276,20 @@ def test_images_that_vanish_while_training_do_not_stop_it(photos: Path) -> None:
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
     assert main(["resume", "r", "--steps", "61"]) == 4
+
+
+def test_a_cache_that_is_cut_short_while_training_is_a_sentence_and_a_status(photos: Path) -> None:
+    """Not a death by signal: each image that a step needs is read when it is needed."""
+    common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
+    process = ganctl("train", *common, "--steps", "100000", "--run", "r")
+    wait_for((Path("r") / "metrics.jsonl").exists, process)
+    for path in Path(os.environ["GANCTL_CACHE"]).rglob("images.u8"):
+        os.truncate(path, 0)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 4, messages
+    assert "was cut short\nhint: delete that folder; the images are prepared anew then" in messages
+    status = json.loads((Path("r") / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("failed", 4)
 
 
 def test_history_and_status_tell_what_happened(photos: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from conftest import Silent, given
 
-from ganctl import session
+from ganctl import resuming, session
 from ganctl.errors import CheckpointError
 from ganctl.models import swaps, winograd
 from ganctl.models.layers import UpsampleConv2d
 from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
 from ganctl.training import state
+from ganctl.training.metrics import DMetrics, GMetrics
 from ganctl.training.step import train_step
 
 PATH = Path("x.pt")
@@ -79,6 +80,21 @@ def test_what_does_not_fit_is_named(
     damage(payload, kind)
     with pytest.raises(CheckpointError, match=kind):
         state.create(config, torch.device("cpu")).load(payload, PATH)
+
+
+def test_a_checkpoint_from_before_rows_were_resumed_is_measured_from_there_on(
+    tiny: Callable[..., Config],
+) -> None:
+    trained = state.create(tiny(), torch.device("cpu"))
+    payload = trained.payload()
+    trained.measured.fill_(3)
+    del payload["measured"]
+    trained.load(payload, PATH)
+    assert trained.measured.tolist() == [0] * (state.MEASURED + 1)
+    assert len(DMetrics._fields) + len(GMetrics._fields) == state.MEASURED
+    for bad in (torch.zeros(3), torch.full((state.MEASURED + 1,), torch.nan), "x", 1):
+        with pytest.raises(CheckpointError, match="measured is not"):
+            trained.load({**payload, "measured": bad}, PATH)
 
 
 def test_a_payload_is_a_copy(tiny: Callable[..., Config], faces: np.ndarray) -> None:
@@ -159,6 +175,6 @@ def test_a_resumed_run_computes_with_what_it_began_with(
     os.close(run._lock or 0)
     monkeypatch.setattr(swaps, "winograd_pays", lambda: False)
     assert swaps.found_in(session.new(config, "cpu").state.generator).convolution == "plain"
-    resumed = session.resume(runs.find(Path("r")), "cpu", 2)
+    resumed = resuming.resume(runs.find(Path("r")), "cpu", 2)
     assert resumed is not None
     assert swaps.found_in(resumed.state.generator).convolution == "winograd"
