@@ -111,11 +111,12 @@ def commands(account: Account) -> list[str]:
         for name, value in changed.items():
             words += ["--set", f"{name}={json.dumps(value)}"]
         made.append(shlex.join(words))
+    attention = account.config is None or account.config.model.attention.at
     return [
         *made,
         f"ganctl sample {folder} -n 64",
         f"ganctl inspect-sn {folder}",
-        f"ganctl inspect-attention {folder}",
+        *([f"ganctl inspect-attention {folder}"] if attention else []),
     ]
 
 
