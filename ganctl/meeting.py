@@ -14,7 +14,7 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 
 from ganctl import errors
 from ganctl.errors import ConfigError, GanctlError, ProcessError
-from ganctl.processes import TIMEOUT, Place, timeout
+from ganctl.processes import TIMEOUT, Place, restarts, timeout
 
 Answer = TypeVar("Answer")
 Progress = Callable[[int, int], None]  # done, of how many
@@ -45,7 +45,9 @@ class Meeting:
         gpu = torch.device(device) if device.startswith("cuda") else None
         extra = timedelta(seconds=GPU_GRACE if gpu else 0)
         try:
-            store, _, _ = next(iter(rendezvous("env://", timeout=limit)))
+            everyones, _, _ = next(iter(rendezvous("env://", timeout=limit)))
+            # torchrun's store outlives the processes that it starts anew, and keeps their words.
+            store = PrefixStore(f"start/{restarts()[0]}", everyones)
             dist.init_process_group(
                 "nccl" if gpu else "gloo", store=PrefixStore("groups", store),
                 rank=place.rank, world_size=place.size, timeout=limit + extra, device_id=gpu,
@@ -181,8 +183,8 @@ class Meeting:
             keys = [f"stuck/{other}" for other in range(self.place.size)]
             silent = [other for other, key in enumerate(keys) if not self.store.check([key])]
             who = self._names(silent) if silent else "another process"
-        except RuntimeError:  # the store is gone, and with it the process that held it
-            who = "process 0"
+        except RuntimeError:  # the store is gone, and with it whoever held it
+            who = "process 0, or what started them all,"
         late = waited >= 0.9 * self.patience
         what = f"has not answered for {self.patience:g} s" if late else "has ended"
         more = f"; {TIMEOUT}=SECONDS waits longer" if late else ""
