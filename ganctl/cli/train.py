@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from ganctl.cli import launching
-from ganctl.errors import ConfigError, shell_quoted
+from ganctl.errors import ConfigError
 from ganctl.processes import launched, restarts
 
 DEFAULT_PRESET = "faces32"
-FEW = 5_000  # images below which another preset is proposed
 
 
 def train(
@@ -88,9 +87,7 @@ def train(
         busy.prepare()
     if (code := launching.shared(context.obj, processes)) is not None:
         raise typer.Exit(code)
-    source = context.get_parameter_source("preset")
-    if data is not None and source is not None and source.name == "DEFAULT":
-        _propose_photos64(data)
+    named = context.get_parameter_source("preset")
 
     if dry_run:
         from ganctl.cli.dry_run import print_dry_run
@@ -109,15 +106,7 @@ def train(
         if started_before and run is not None and (run / "run.json").exists():
             training.resume(runs.find(run), device, steps, tensorboard, data)
             return
-        training.start(config, device, run, preset, tensorboard)
-
-
-def _propose_photos64(data: str) -> None:
-    """A line on the preset for few images, for those who have few and named no preset."""
-    from ganctl.cli import show
-    from ganctl.data.sources import NAMED, open_source
-
-    if data in NAMED or (count := len(open_source(data, 64))) >= FEW:
-        return
-    better = f"ganctl train --preset photos64 --data {shell_quoted(data)}"
-    show.note(f"hint: a preset for {count:,} images, at 64 x 64 with augmentation: {better}")
+        training.start(
+            config, device, run, preset, tensorboard,
+            preset_named=named is None or named.name != "DEFAULT",
+        )  # fmt: skip

@@ -16,11 +16,19 @@ from ganctl.settings.config import Config
 from ganctl.store.runs import Run
 from ganctl.training.stopping import Interrupted
 
+FEW = 5_000  # images below which another preset is proposed
+
 
 def start(
-    config: Config, device_name: str, folder: Path | None, preset: str, tensorboard: bool
+    config: Config,
+    device_name: str,
+    folder: Path | None,
+    preset: str,
+    tensorboard: bool,
+    *,
+    preset_named: bool = True,
 ) -> None:
-    """Train a new run of `preset` from its first step."""
+    """Train a new run of `preset`, which the user may have named, from its first step."""
     if tensorboard:
         event_files.need_tensorboard()
     with distributed.joined(device_name) as device:
@@ -28,7 +36,18 @@ def start(
             begun, run = session.start(
                 config, device, folder, run_title(preset, config), progress, Path(preset).stem
             )
+        if not preset_named:
+            _propose_photos64(begun)
         _train(begun, run, tensorboard)
+
+
+def _propose_photos64(begun: Session) -> None:
+    """A line on the preset for few images, for those who have few and named no preset."""
+    count, where = len(begun.images.packed.images), begun.config.data.source
+    if where in NAMED or count >= FEW or not distributed.is_first():
+        return
+    better = f"ganctl train --preset photos64 --data {shell_quoted(where)}"
+    show.note(f"hint: a preset for {count:,} images, at 64 x 64 with augmentation: {better}")
 
 
 def resume(

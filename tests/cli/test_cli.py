@@ -64,7 +64,7 @@ def test_few_images_without_a_preset_get_a_line_on_the_one_for_them(
     assert line in capsys.readouterr().err
     assert main([*command, "--preset", "faces32"]) == 0
     assert "photos64" not in capsys.readouterr().err
-    monkeypatch.setattr("ganctl.cli.train.FEW", 12)
+    monkeypatch.setattr("ganctl.cli.training.FEW", 12)
     assert main(command) == 0
     assert "photos64" not in capsys.readouterr().err
 
