@@ -33,8 +33,10 @@ class Panel(NamedTuple):
     alarm: str = ""  # the failure mode that shows in it
 
 
-FAILURE_MODES = OVERPOWERS, COLLAPSE, MEMORISES = (
-    "discriminator overpowers", "mode collapse", "D memorises",
+OVERPOWERS, COLLAPSE, MEMORISES = "discriminator overpowers", "mode collapse", "D memorises"
+FAILURE_MODES = (
+    OVERPOWERS, COLLAPSE, MEMORISES, "discriminator too weak", "low diversity",
+    "images are too varied", "scores explode",
 )  # fmt: skip
 SCORES = (
     Line("real_score", "D(real)", "real_spread"),

@@ -1,5 +1,6 @@
 """`ganctl plot` and TensorBoard's files: what is drawn, what is written, and without the packages."""
 
+import ast
 import io
 import json
 import sys
@@ -16,8 +17,17 @@ from ganctl.cli.app import main
 from ganctl.cli.event_files import EventFiles, numbers
 from ganctl.insight import curves, panels
 from ganctl.insight.curves import Curves
-from ganctl.insight.panels import PANELS, Line, Panel, panels_with, scale_of
+from ganctl.insight.panels import (
+    COLLAPSE,
+    FAILURE_MODES,
+    PANELS,
+    Line,
+    Panel,
+    panels_with,
+    scale_of,
+)
 from ganctl.store.journal import Row
+from ganctl.training import diagnosis
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
 Capture = pytest.CaptureFixture[str]
@@ -105,6 +115,19 @@ def test_panels_are_those_that_have_figures() -> None:
     many = titles(bare(1, gamma={str(i): 0.1 for i in range(100)}))
     assert len(many) == 2 + panels.MOST_GAMMAS
     assert titles(bare(1, score_fid=9.0))[-1] == "score fid"
+
+
+def test_all_failure_modes_that_are_told_are_known_so_that_their_alarms_can_end() -> None:
+    calls = ast.walk(ast.parse(Path(diagnosis.__file__).read_text()))
+    told = {
+        call.args[0].value
+        for call in calls
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) == "Diagnosis"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert COLLAPSE in told
+    assert told <= set(FAILURE_MODES)
 
 
 def test_rows_that_say_nothing_of_a_figure_are_no_gaps_in_it() -> None:
