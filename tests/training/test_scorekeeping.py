@@ -156,6 +156,15 @@ def test_the_best_stays_when_its_step_is_deleted(
     assert metadata["score"]["score_kid"] == 0.1
 
 
+def test_the_best_is_saved_though_no_save_is_due(
+    tiny: Make, pixels: np.ndarray, given: Callable[..., None]
+) -> None:
+    run = runs.create(Path("run"), "x", tiny())
+    given((0.1, 0.01), (0.5, 0.01), (0.5, 0.01))
+    trained(run, tiny(**SCORED, train__steps=6, train__checkpoint_every=100), pixels)
+    assert step_of(run.folder / "best.pt") == 2
+
+
 def test_a_damaged_best_gives_way(
     tiny: Make, pixels: np.ndarray, given: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
