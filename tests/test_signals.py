@@ -93,10 +93,10 @@ def test_no_process_lives_on_that_prepared_images(
     assert not Path("r").exists()
 
 
-def test_a_signal_while_a_run_is_opened_again_says_that_it_is_as_it_was(
-    photos: Path, capsys: Capture
-) -> None:
-    assert main(["train", "--data", str(photos), *TINY, "--run", "r"]) == 0
+def test_a_signal_while_a_run_is_opened_again_says_that_it_is_as_it_was(photos: Path) -> None:
+    first = started("train", "--data", str(photos), *TINY, "--run", "r")  # which holds its lock
+    assert first.communicate(timeout=120)
+    assert first.returncode == 0
     code = (
         "import os, signal, sys\nfrom ganctl import resuming\nfrom ganctl.cli.app import main\n"
         "resuming.open_images = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -113,6 +113,6 @@ def _train(begun: Session, run: Run, tensorboard: bool) -> None:
     with watcher:
         session.train_run(begun, run, watcher)
     preview = run.samples / f"{begun.state.step:09}.png"
-    show.note(f"done. The last preview is {preview}" if preview.exists() else "done.")
+    show.note(f"done. The last preview is {preview}" if preview.is_file() else "done.")
     show.note(f"next: ganctl sample {shell_quoted(run.folder / 'ckpt.pt')} -n 64")
     show.result(str(run.folder / "ckpt.pt"))

@@ -16,6 +16,7 @@ import torch
 from ganctl import runtime, session
 from ganctl.cli import dry_run
 from ganctl.cli.app import main
+from ganctl.cli.outputs import name_part
 from ganctl.store import runs
 from ganctl.training import state
 
@@ -475,6 +476,30 @@ def test_memory_that_runs_out_while_images_are_prepared_is_explained_too(
     for options in ([], ["--dry-run"]):
         assert main(["train", "--data", str(photos), *TINY, *options]) == 8
         assert "error: out of memory while preparing images" in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_is_told_what_to_do(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, run: Path
+) -> None:
+    """As in a container whose user has no name; what needs no cache goes on without it."""
+    for name in ("GANCTL_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert main(["train", "--data", str(photos), *TINY]) == 5
+    said = capsys.readouterr().err
+    assert (
+        "error: there is no home folder to keep the image cache in\nhint: GANCTL_CACHE=FOLDER"
+        in said
+    )
+    assert main(["sample", str(run), "-n", "1"]) == 0
+
+
+def test_a_default_name_fits_whatever_it_is_made_of() -> None:
+    """Four parts and a few words, in bytes."""
+    long = name_part("é" * 300)
+    assert len(long.encode()) <= 55
+    assert long != name_part("é" * 299)
+    assert name_part("\udcff" * 100).isascii()
 
 
 def python(code: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -137,3 +138,70 @@ def test_lines_break_between_words_in_a_terminal_and_not_in_a_pipe(
     with screen.capture() as captured:
         show.note(text)
     assert captured.get().splitlines() == ["next: ganctl sample", path, "-n 64, and so on"]
+
+
+@needs_dev_full
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help"])
+def test_help_that_cannot_be_written_is_exit_5_and_one_that_nobody_reads_no_mistake(
+    words: str,
+) -> None:
+    done = shell(f"ganctl {words} > /dev/full")
+    assert done.returncode == 5
+    assert done.stderr == "error: cannot write the results: No space left on device\n"
+    done = shell(f"set -o pipefail; ganctl {words} | head -0")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_dev_full
+def test_a_mistake_that_cannot_be_told_has_its_exit_code_all_the_same() -> None:
+    assert shell("ganctl nosuch 2>/dev/full").returncode == 2
+
+
+def test_a_preview_that_was_not_written_is_not_named(training: list[str], capsys: Capture) -> None:
+    assert main([*training, "--run", "r"]) == 0
+    assert "The last preview is r/samples/000000002.png" in capsys.readouterr().err
+    Path("r/samples/000000003.png").mkdir()
+    Path("r/samples/000000003.png/x").touch()
+    assert main(["resume", "r", "--steps", "3"]) == 0
+    said = capsys.readouterr().err
+    assert "the picture 000000003.png was not written" in said
+    assert "\ndone.\n" in said
+
+
+FULL_MEMORY = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+    MemoryError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", FULL_MEMORY, ids=lambda error: str(error)[:30])
+def test_full_memory_is_exit_8_in_every_command_that_computes(
+    training: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """With what to lower where something can be, on every device."""
+    assert main(training) == 0
+    capsys.readouterr()
+
+    def full(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ganctl.sampling.draw.latents", full)
+    monkeypatch.setattr("ganctl.sampling.interpolate.latents", full)
+    monkeypatch.setattr("ganctl.insight.attention_views.look", full)
+    monkeypatch.setattr("ganctl.insight.snapshots.of_checkpoint", full)
+    lowered = {
+        "sample r -n 8 --batch-size 64": "--batch-size 16 needs about a quarter of it",
+        "sample r -n 8 --batch-size 1": "end other programs",
+        "sample r -n 3 --interpolate 8 --out x.gif": "--interpolate 2 needs about a quarter of it",
+        "inspect-attention r": "a lower -n",
+        "inspect-sn r": "end other programs",
+    }
+    for command, hint in lowered.items():
+        assert main(command.split()) == 8, command
+        said = capsys.readouterr().err
+        assert "error: out of memory" in said
+        assert hint in said
