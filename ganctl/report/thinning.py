@@ -46,10 +46,12 @@ class Curve:
         """Steps and values in order; None where the curve is interrupted."""
         found: list[tuple[int, float | None]] = []
         for span in self._spans:
+            kept: dict[int, float | None] = {}
             if span.low <= span.high:
-                found += sorted({(span.low_step, span.low), (span.high_step, span.high)})
+                kept = {span.low_step: span.low, span.high_step: span.high}
             if span.gap_step is not None:
-                found.append((span.gap_step, None))
+                kept[span.gap_step] = None
+            found += sorted(kept.items())
         return found
 
     def _halve(self) -> None:

@@ -41,6 +41,12 @@ def test_a_long_curve_keeps_its_extremes_and_that_it_has_gaps(
     assert (len(finite) < len(values)) == any(value is None for _, value in found)
 
 
+def test_a_gap_before_a_value_of_its_span_comes_before_it() -> None:
+    found = thinned([math.nan, 1.0] * 2 * MOST)
+    assert found[:4] == [(0, None), (1, 1.0), (2, None), (3, 1.0)]
+    assert [step for step, _ in found] == sorted(step for step, _ in found)
+
+
 def test_one_spike_among_a_million_is_seen() -> None:
     curve = Curve()
     for step in range(200_000):
