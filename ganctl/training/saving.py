@@ -50,8 +50,8 @@ class Saver:
         Of several processes the first one writes; ProcessError if they do not hold the same.
         """
         payload = state.payload()
-        alike = {name: part for name, part in payload.items() if name != "measured"}
-        check_alike(lambda: digest_of(alike))  # each process measures its own share of a batch
+        # Each process measures its own share of a batch.
+        check_alike(lambda: digest_of(_unmeasured(payload)))
         self._saved_at = time.monotonic()
         return first_does(lambda: self._publish(payload, state, must=must))
 
@@ -79,7 +79,7 @@ class Saver:
 
     def diverged(self, what: str, step: int, payload: Payload) -> DivergedError:
         """The error to raise: what is not finite, the first such tensor, and how to go on."""
-        bad = first_bad_tensor(payload)
+        bad = first_bad_tensor(_unmeasured(payload))  # sums of bad figures say nothing new
         where = f" (the first bad tensor is {bad})" if bad and bad not in what else ""
         newest = self._newest()
         folder, config = (
@@ -117,6 +117,11 @@ def _is_in_place(run: Run) -> bool:
     except StorageError:
         return False
     return True
+
+
+def _unmeasured(payload: Payload) -> Payload:
+    """What the steps compute with, without the sums of their figures."""
+    return {name: part for name, part in payload.items() if name != "measured"}
 
 
 def _safe(newest: str | None) -> str:
