@@ -52,7 +52,8 @@ class Adversary:
         with _listening() as heard:
             world.build(self.original)
         assert "error" not in heard.getvalue(), heard.getvalue()
-        self.threads = threading.active_count()
+        # What other tests of this process have started is not the commands' doing.
+        self.threads, self.children = threading.active_count(), _children()
 
     def play(self, seed: int, case: int) -> Outcome:
         """The case `case` of `seed`."""
@@ -112,7 +113,7 @@ class Adversary:
             return f"exit {code} without a word"
         if any(not (letter.isprintable() or letter == "\n") for letter in said):
             return "letters that steer a terminal"
-        if self.threads < threading.active_count() or _children():
+        if self.threads < threading.active_count() or _children() - self.children:
             return "something lives on"
         return _touched(words, before, after)
 
@@ -162,14 +163,11 @@ def _not_for_ever() -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def _children() -> list[str]:
+def _children() -> set[str]:
     """Processes that this one has started and that still run."""
-    found: list[str] = []
-    for path in Path("/proc/self/task").glob("*/children"):
-        found += [
-            child for child in path.read_text().split() if "resource_tracker" not in _name(child)
-        ]
-    return found
+    paths = Path("/proc/self/task").glob("*/children")
+    children = {child for path in paths for child in path.read_text().split()}
+    return {child for child in children if "resource_tracker" not in _name(child)}
 
 
 def _name(process: str) -> str:

@@ -175,6 +175,8 @@ def test_an_interrupted_adaptive_run_equals_an_uninterrupted_one_however_it_is_l
     for steps in (1, 3, 4, 8):
         config = tiny(**settings, train__steps=steps, train__log_every=log_every)
         found = trained_adaptively(parts, config, crowd, resume=steps > 1)
+    for sums in (found, expected):  # since the last row, and rows come at other steps
+        del sums["measured"]
     assert found == expected
     payload, _ = checkpoint.read(parts.newest_checkpoint())
     assert payload["augment_p"] == 4 * CHANGE
