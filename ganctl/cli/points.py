@@ -20,6 +20,10 @@ Source = Annotated[
         metavar="CKPT|RUN", help="A checkpoint or a run's folder.  (default: the newest run)"
     ),
 ]
+Raw = Annotated[bool, typer.Option("--raw", help="The live weights instead of their average.")]
+Truncation = Annotated[
+    float | None, typer.Option(help="Cut the latents' distribution off here, for example 0.7.")
+]
 Seed = Annotated[
     int | None,
     typer.Option(help="Of the first image; the next has the next seed.  (default: 0)"),

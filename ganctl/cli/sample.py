@@ -13,9 +13,11 @@ from ganctl.cli import launching
 from ganctl.cli.outputs import check_file, check_folder, name_part, writing
 from ganctl.cli.points import (
     MAX_IMAGES,
+    Raw,
     Seed,
     Seeds,
     Source,
+    Truncation,
     check_choice,
     choose_seeds,
     parse_classes,
@@ -76,12 +78,8 @@ def sample(
     best: Annotated[
         bool, typer.Option("--best", help="The run's checkpoint with the best score.")
     ] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The live weights instead of their average.")
-    ] = False,
-    truncation: Annotated[
-        float | None, typer.Option(help="Cut the latents' distribution off here, for example 0.7.")
-    ] = None,
+    raw: Raw = False,
+    truncation: Truncation = None,
     batch_size: Annotated[int, typer.Option(help="Images drawn at a time.")] = 64,
     processes: Annotated[str | None, typer.Option(metavar="N", help=launching.HELP)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",

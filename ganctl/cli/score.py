@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganctl.cli.points import MAX_IMAGES, Source
+from ganctl.cli.points import MAX_IMAGES, Raw, Source, Truncation
 from ganctl.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -39,12 +39,8 @@ def score(
     every: Annotated[
         bool, typer.Option("--all", help="All checkpoints of the run, a line each.")
     ] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The live weights instead of their average.")
-    ] = False,
-    truncation: Annotated[
-        float | None, typer.Option(help="Cut the latents' distribution off here, for example 0.7.")
-    ] = None,
+    raw: Raw = False,
+    truncation: Truncation = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
 ) -> None:
