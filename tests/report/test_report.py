@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from ganctl.cli.app import main
-from ganctl.report import pictures
+from ganctl.data.faces import draw_face
+from ganctl.report import inside, pictures
+from ganctl.report.inside import Inside, Progress
 from ganctl.store import runs
 from tests.browser import Browser
 from tests.cli.test_cli import TINY, tree
@@ -20,14 +22,40 @@ HOSTILE = '"><img src=x onerror=alert(1)>&amp;'
 LOGGED = ["--set", "train.log_every=1", "--set", "train.preview_every=1"]
 
 
-@pytest.fixture
-def run(photos: Path, capsys: Capture) -> Path:
-    """A finished run with two previews and an alarm."""
-    assert main(["train", "--data", str(photos), *TINY, *LOGGED, "--run", "run"]) == 0
-    capsys.readouterr()
-    found = runs.find(Path("run"))
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with two previews and an alarm, which each test gets a copy of."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "photos").mkdir()
+    for number in range(12):
+        draw_face(number, 40).save(folder / "photos" / f"{number:02}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANCTL_CACHE", str(folder / "cache"))
+        options = ["--data", str(folder / "photos"), *TINY, *LOGGED]
+        assert main(["train", *options, "--run", str(folder / "run")]) == 0
+    found = runs.find(folder / "run")
     found.journal.record("alarm", 2, name="mode collapse", evidence="all <b>alike</b>")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    """A copy of that run; its networks are looked at once for all tests."""
+    monkeypatch.setattr(inside, "look", seen_once)
+    shutil.copytree(trained, "run", symlinks=True)
+    capsys.readouterr()
     return Path("run")
+
+
+LOOK, SEEN = inside.look, dict[bytes, Inside]()
+
+
+def seen_once(path: Path, progress: Progress) -> Inside:
+    """What a checkpoint shows, which is a function of its bytes."""
+    content = path.read_bytes()
+    if content not in SEEN:
+        SEEN[content] = LOOK(path, progress)
+    return SEEN[content]
 
 
 def report(*sources: str) -> str:
@@ -96,11 +124,11 @@ def test_it_opens_without_a_request_and_its_slider_and_curves_work(
     assert browser.evaluate("[...document.images].every((image) => image.alt)")
 
 
-@pytest.mark.parametrize("width", [360, 1300])
-def test_it_is_no_wider_than_a_phone_or_a_screen(run: Path, browser: Browser, width: int) -> None:
+def test_it_is_no_wider_than_a_phone_or_a_screen(run: Path, browser: Browser) -> None:
     report("run")
-    browser.open(Path("x.html"), width=width)
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    for width in (360, 1300):
+        browser.open(Path("x.html"), width=width)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_hostile_names_are_text(run: Path, browser: Browser) -> None:
