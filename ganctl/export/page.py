@@ -70,7 +70,7 @@ def _document(exported: Exported, program: Program, half: bool) -> str:
     matrices = torch.cat(program.matrices).to(torch.float16 if half else torch.float32)
     body = "\n".join(
         [
-            _header(exported, len(matrices)),
+            _header(exported),
             f"<main>{_stage(program)}{_controls(exported)}</main>",
             data_block("model", model),
             _numbers("matrices", matrices),
@@ -86,11 +86,12 @@ def _numbers(name: str, values: Tensor) -> str:
     return f"<script type='application/octet-stream' id='{name}'>{content.decode()}</script>"
 
 
-def _header(exported: Exported, weights: int) -> str:
+def _header(exported: Exported) -> str:
     saved = exported.saved
+    parameters = sum(each.numel() for each in exported.generator.parameters())
     side = saved.config.data.resolution
     what = (
-        f"A network of {weights / 1e6:.2f} million weights, trained with ganctl on"
+        f"A network of {parameters / 1e6:.2f} million parameters, trained with ganctl on"
         f" {saved.data.n:,} images of {saved.data.source} to step {saved.step:,}, draws"
         f" {side} x {side} images here in this page. Nothing is sent anywhere."
     )

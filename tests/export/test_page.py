@@ -216,3 +216,10 @@ def test_export_writes_the_page_of_a_run(photos: Path, capsys: Capture) -> None:
     made = Path("run-step2.html").read_text()
     assert str(photos.parent) not in made
     assert "http" not in made.replace("http-equiv", "")
+
+
+def test_the_page_tells_the_parameters_that_a_dry_run_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/presets.md has them too; not those of the kernels that do without up-sampling."""
+    monkeypatch.setattr(pages, "COMPARED", 2)
+    document = page_of(exported_of(presets.load("photos64"))).document
+    assert "A network of 1.60 million parameters" in document
