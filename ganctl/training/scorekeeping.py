@@ -171,7 +171,7 @@ def _images(config: Config, n: int) -> int:
     """How many images of each kind are compared: not more than there are real ones."""
     if config.score.images > n:
         asked = f"{config.score.images:,}"
-        log.warning("score.images is %s, but there are %d images: it is %d here", asked, n, n)
+        log.info("score.images is %s, but there are %d images: it is %d here", asked, n, n)
     return min(config.score.images, n)
 
 
