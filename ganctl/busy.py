@@ -4,7 +4,6 @@ Threads that compute together wait for each other at every operation, and wait b
 core that another program has they wait a time slice, and keep a second core from it meanwhile.
 """
 
-import logging
 import os
 import sys
 import time
@@ -20,27 +19,26 @@ SPINS, FEW_SPINS = "GOMP_SPINCOUNT", "1000"
 THREADS = "OMP_NUM_THREADS"
 CHOSEN_ALREADY = (SPINS, "OMP_WAIT_POLICY")  # by the user
 
-log = logging.getLogger("ganctl")
 
+def prepare(environment: MutableMapping[str, str] = os.environ) -> str | None:
+    """Let waiting threads sleep if other programs take cores; what is to be said of it then.
 
-def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Say if other programs take cores, and then let waiting threads sleep.
-
-    Nothing can be done once torch is loaded. On quiet cores nothing is changed, since sleeping and
+    That is for when the work begins: what is wrong with a command comes first. Nothing can be done
+    once torch is loaded. On quiet cores nothing is changed, since sleeping and
     waking costs there. Which bytes a run computes does not depend on it.
     """
     if "torch" in sys.modules:
-        return
+        return None
     taken, cores = taken_by_others(), len(_own_cores())
     if taken is None or taken < BUSY:
-        return
-    remedy = f"; {THREADS}={max(1, int(cores - taken))} before the command can help meanwhile"
-    log.info(
-        "other programs take %.1f of %d cores: training is slower until they end%s",
-        taken, cores, "" if THREADS in environment else remedy,
-    )  # fmt: skip
+        return None
     if not any(name in environment for name in CHOSEN_ALREADY):
         environment[SPINS] = FEW_SPINS
+    remedy = f"; {THREADS}={max(1, int(cores - taken))} before the command can help meanwhile"
+    return (
+        f"other programs take {taken:.1f} of {cores} cores: training is slower until they end"
+        f"{'' if THREADS in environment else remedy}"
+    )
 
 
 def taken_by_others() -> float | None:

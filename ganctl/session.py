@@ -26,7 +26,7 @@ from ganctl.processes import launched
 from ganctl.runtime import choose_device, choose_precision, prepare
 from ganctl.scores.features import settled as features_settled
 from ganctl.settings.config import Config, replace
-from ganctl.store import runs, sharing
+from ganctl.store import free_place, runs, sharing
 from ganctl.store.runs import Run
 from ganctl.training import oddities, places, state
 from ganctl.training.diagnosis import forewarning
@@ -115,7 +115,8 @@ def start(
 
 
 def _check_place(folder: Path | None, source: str) -> None:
-    runs.check_free(folder)
+    free_place.check(folder)
+    free_place.check_writable(folder or runs.ROOT)
     places.check_apart(folder or runs.ROOT, source)
 
 

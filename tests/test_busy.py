@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ganctl import busy
+from ganctl.cli import dry_run
+from ganctl.cli.app import main
 
 
 def test_busy_cores_by_hand() -> None:
@@ -42,24 +44,49 @@ def test_times_are_read_of_our_own_cores(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_threads_sleep_only_beside_others_and_unless_the_user_decided(
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
     taken: float | None,
     before: dict[str, str],
     spins: str | None,
 ) -> None:
     monkeypatch.setattr(busy, "taken_by_others", lambda: taken)
     monkeypatch.delitem(sys.modules, "torch")
-    caplog.set_level("INFO", logger="ganctl")
     environment = dict(before)
-    busy.prepare(environment)
+    remark = busy.prepare(environment)
     assert environment.get("GOMP_SPINCOUNT") == spins
-    told = "other programs take 1.2 of" in caplog.text
-    assert told == (taken == 1.2)
+    assert ("other programs take 1.2 of" in (remark or "")) == (taken == 1.2)
 
 
 def test_once_torch_is_loaded_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(busy, "taken_by_others", lambda: pytest.fail("it would take a moment"))
     busy.prepare({})
+
+
+MISTAKES = [["train", "--data", "no"], ["train", "--data", "no", "--dry-run"], ["resume", "no"]]
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_what_is_wrong_with_a_command_comes_first(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(busy, "prepare", lambda: "others compute")
+    assert main(command) in (3, 4)
+    said = capsys.readouterr().err
+    assert said.startswith("error: there ")
+    assert "others compute" not in said
+
+
+def test_it_is_said_when_the_work_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    monkeypatch.setattr(busy, "prepare", lambda: "others compute")
+    monkeypatch.setattr(dry_run, "LEAST_SPELLS", 1)
+    monkeypatch.setattr(dry_run, "MOST_SECONDS", 0)
+    monkeypatch.setattr(dry_run, "SPELL", 0)
+    small = ["--set", "model.width=8", "--batch-size", "4", "--precision", "fp32"]
+    assert main(["train", *small, "--dry-run"]) == 0
+    assert capsys.readouterr().err.endswith("others compute\n")
+    assert main(["train", *small, "--steps", "1", "--data", str(photos)]) == 0
+    assert "\nothers compute\nruns/" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["train", "--dry-run"], ["resume", "r"]])

@@ -22,9 +22,16 @@ LEAST_SPELLS, MOST_SECONDS = 8, 40  # of the measurement
 SETTLED = 0.03  # standard error, as a share, at which the speed is known
 
 
-def print_dry_run(config: Config, device_name: str, *, as_json: bool, verbose: bool) -> None:
-    """Load images, build the networks, measure some steps, and report; `verbose`: settings too."""
+def print_dry_run(
+    config: Config, device_name: str, remark: str | None, *, as_json: bool, verbose: bool
+) -> None:
+    """Load images, build the networks, measure some steps, and report; `verbose`: settings too.
+
+    `remark`, if there is one, is said of the measurement.
+    """
     report = measure(config, device_name)
+    if remark:
+        show.note(remark)
     if as_json:
         show.result_json(report)
         return

@@ -20,15 +20,19 @@ LOOK = 0.05  # seconds between two looks
 HELP = "Share the work among N processes on this machine; all: one a GPU."
 
 
-def shared(words: Sequence[str], processes: str | None) -> int | None:
+def shared(words: Sequence[str], processes: str | None, remark: str | None = None) -> int | None:
     """Run `ganctl words` in so many processes; their exit code. None if this one is to do it.
 
-    That is so if it is to be alone, or is one of those that were started.
+    That is so if it is to be alone, or is one of those that were started. `remark` is said before
+    others are.
     """
     if not launched():
         count = 1 if processes is None else _count(processes)
-        command = [sys.executable, "-m", "ganctl", *words]
-        return Crew(command, count).run() if count > 1 else None
+        if count == 1:
+            return None
+        if remark:
+            show.note(remark)
+        return Crew([sys.executable, "-m", "ganctl", *words], count).run()
     if processes not in (None, "all") and _count(processes) != place().size:
         raise ConfigError(
             f"--processes is {processes}, but the environment says {place().size} (WORLD_SIZE)",

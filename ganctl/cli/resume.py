@@ -42,12 +42,12 @@ def resume(
     """
     from ganctl import busy
 
-    if not launched():  # of several processes each would take the others for other programs
-        busy.prepare()
-    if (code := launching.shared(context.obj, processes)) is not None:
+    # Of several processes each would take the others for other programs.
+    remark = None if launched() else busy.prepare()
+    if (code := launching.shared(context.obj, processes, remark)) is not None:
         raise typer.Exit(code)
 
     from ganctl.cli import training
     from ganctl.store import runs
 
-    training.resume(runs.find(run), device, steps, tensorboard, data)
+    training.resume(runs.find(run), device, steps, tensorboard, data, remark)

@@ -83,16 +83,16 @@ def train(
     if dry_run and (processes or launched()):
         hint = "leave out --processes, or --dry-run"
         raise ConfigError("--dry-run measures one process", hint)
-    if not launched():  # of several processes each would take the others for other programs
-        busy.prepare()
-    if (code := launching.shared(context.obj, processes)) is not None:
+    # Of several processes each would take the others for other programs.
+    remark = None if launched() else busy.prepare()
+    if (code := launching.shared(context.obj, processes, remark)) is not None:
         raise typer.Exit(code)
     named = context.get_parameter_source("preset")
 
     if dry_run:
         from ganctl.cli.dry_run import print_dry_run
 
-        print_dry_run(config, device, as_json=json, verbose=verbose)
+        print_dry_run(config, device, remark, as_json=json, verbose=verbose)
     else:
         from ganctl.cli import training
         from ganctl.store import runs
@@ -104,9 +104,9 @@ def train(
                 "add --run DIR",
             )
         if started_before and run is not None and (run / "run.json").exists():
-            training.resume(runs.find(run), device, steps, tensorboard, data)
+            training.resume(runs.find(run), device, steps, tensorboard, data, remark)
             return
         training.start(
-            config, device, run, preset, tensorboard,
+            config, device, run, preset, tensorboard, remark,
             preset_named=named is None or named.name != "DEFAULT",
         )  # fmt: skip

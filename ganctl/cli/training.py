@@ -25,10 +25,14 @@ def start(
     folder: Path | None,
     preset: str,
     tensorboard: bool,
+    remark: str | None = None,
     *,
     preset_named: bool = True,
 ) -> None:
-    """Train a new run of `preset`, which the user may have named, from its first step."""
+    """Train a new run of `preset`, which the user may have named, from its first step.
+
+    `remark` is said when it begins.
+    """
     if tensorboard:
         event_files.need_tensorboard()
     with distributed.joined(device_name) as device:
@@ -38,7 +42,7 @@ def start(
             )
         if not preset_named:
             _propose_photos64(begun)
-        _train(begun, run, tensorboard)
+        _train(begun, run, tensorboard, remark)
 
 
 def _propose_photos64(begun: Session) -> None:
@@ -51,9 +55,17 @@ def _propose_photos64(begun: Session) -> None:
 
 
 def resume(
-    run: Run, device_name: str, steps: int | None, tensorboard: bool, data: str | None
+    run: Run,
+    device_name: str,
+    steps: int | None,
+    tensorboard: bool,
+    data: str | None,
+    remark: str | None = None,
 ) -> None:
-    """Go on from the newest whole checkpoint of `run`, to `steps` and with images at `data`."""
+    """Go on from the newest whole checkpoint of `run`, to `steps` and with images at `data`.
+
+    `remark` is said when it begins.
+    """
     if tensorboard:
         event_files.need_tensorboard()
     with distributed.joined(device_name) as device:
@@ -63,7 +75,7 @@ def resume(
         ):
             resumed = resuming.resume(run, device, steps, progress, data)
         if resumed is not None:
-            _train(resumed, run, tensorboard)
+            _train(resumed, run, tensorboard, remark)
 
 
 @contextmanager
@@ -97,13 +109,15 @@ def _computed_by(device: str) -> str:
     return device if count == 1 else f"{count} processes on {device}"
 
 
-def _train(begun: Session, run: Run, tensorboard: bool) -> None:
+def _train(begun: Session, run: Run, tensorboard: bool, remark: str | None) -> None:
     if not distributed.is_first():
         session.train_run(begun, run, watching.NoWatcher())
         return
     train, labels = begun.config.train, begun.images.labels
     classes = f" of {len(labels.classes):,} classes" if labels.classes else ""
     where = _computed_by(begun.device.type)
+    if remark:
+        show.note(remark)
     show.note(
         f"{run.folder}: {len(begun.images.packed.images):,} images{classes}, {where},"
         f" {train.precision}, {train.steps:,} steps"

@@ -22,9 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganctl.errors import CheckpointError, ConfigError, RunBusyError, StorageError, shell_quoted
+from ganctl.errors import CheckpointError, RunBusyError, StorageError, shell_quoted
 from ganctl.settings.config import Config, to_yaml
-from ganctl.store import best, checkpoint, durable, identity
+from ganctl.store import best, checkpoint, durable, free_place, identity
 from ganctl.store.checkpoint import Metadata, Payload
 from ganctl.store.durable import open_regular, place_beside, sync, write_text
 from ganctl.store.journal import Journal, now
@@ -170,7 +170,7 @@ def create(folder: Path | None, title: str, config: Config, preset: str = "") ->
     The name of the preset that `config` was made of is written down. Raises RunBusyError if
     `folder` holds a run already, StorageError if it cannot be written.
     """
-    check_free(folder)
+    free_place.check(folder)
     try:
         if folder is None:
             folder = _next_free(title)
@@ -186,34 +186,8 @@ def create(folder: Path | None, title: str, config: Config, preset: str = "") ->
         for part in (folder, folder.parent, folder.parent.parent):
             sync(part)
     except OSError as error:
-        reason = f"cannot write to {folder or ROOT}: {error.strerror}"
-        raise StorageError(reason, "--run DIR chooses another place") from error
+        raise free_place.unwritable(folder or ROOT, error) from error
     return run
-
-
-def check_free(folder: Path | None) -> None:
-    """An error unless `folder` is free for a new run, and can be; None always is."""
-    try:
-        if folder is None:
-            return
-        if folder.lstat():
-            folder.stat()  # a link to nothing is no place for a run either
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if folder is not None and folder.is_symlink():
-            raise StorageError(f"cannot write to {folder}: it is a link to nothing") from error
-        return
-    except OSError as error:
-        raise StorageError(f"cannot write to {folder}: {error.strerror}") from error
-    if not folder.is_dir():
-        raise ConfigError(f"--run {folder} is a file, not a folder")
-    if (folder / "run.json").exists():
-        hint = f"go on with `ganctl resume {shell_quoted(folder)}`, or choose another --run"
-        raise RunBusyError(f"{folder} holds a run already", hint)
-    here = folder.resolve() == Path.cwd()
-    if here or any(folder.glob("*/run.json")):
-        hint = "a run needs a folder of its own; --run can name one that does not exist yet"
-        which = "the current folder" if here else "a folder of runs"
-        raise ConfigError(f"--run {str(folder)!r} is {which}", hint)
 
 
 def find(target: Path | None) -> Run:

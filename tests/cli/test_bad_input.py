@@ -363,8 +363,7 @@ def refused(run: Path, command: list[str], code: int, message: str, capsys: Capt
     assert main(command) == code, capsys.readouterr().err
     signal.alarm(0)
     out, err = capsys.readouterr()
-    about = ("warning: ", "preparing", "other programs take ")  # the machine, and what goes on
-    lines = [line for line in err.splitlines() if not line.startswith(about)]
+    lines = [line for line in err.splitlines() if not line.startswith(("warning: ", "preparing"))]
     assert out == ""
     assert lines[0].startswith(f"error: {message}")
     assert all(line.startswith("hint: ") for line in lines[1:])
