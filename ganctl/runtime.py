@@ -88,7 +88,8 @@ def prepare(
     `deterministic` forbids operations that add in an order of their own, and the search for the
     fastest convolution: then a GPU repeats its bytes.
     """
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it takes seconds
+        torch.use_deterministic_algorithms(deterministic)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS needs for that
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
