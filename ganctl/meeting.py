@@ -35,6 +35,7 @@ class Meeting:
         self.place, self.control, self.patience = place, control, patience
         self.store = PrefixStore("ganctl", store)
         self._rounds = 0
+        self._silent: list[int] = []  # processes that were found to say nothing any more
         self.store.set(f"name/{place.rank}", place.name)
 
     @classmethod
@@ -69,7 +70,7 @@ class Meeting:
             self.store.add("left", 1)
             until = time.monotonic() + (self.patience if error is None else FAREWELL)
             while self.place.rank == 0 and time.monotonic() < until:
-                if self.store.add("left", 0) == self.place.size:
+                if self.store.add("left", 0) >= self.place.size - len(self._silent):
                     break
                 time.sleep(0.01)
         if error is None:  # else some of its operations may never end
@@ -172,16 +173,18 @@ class Meeting:
     def _why(self, waited: float) -> GanctlError:
         """What another process said when it failed, or else which one says nothing any more."""
         hint = "`ganctl resume` goes on from the newest checkpoint"
-        rank, silent = self.place.rank, list[int]()
         try:
-            self.store.set(f"stuck/{rank}", "")
+            self.store.set(f"stuck/{self.place.rank}", "")
             until = time.monotonic() + FAREWELL / 2
-            while time.monotonic() < until:
+            while True:
                 if self.store.check([FAILED]):
                     return _error(json.loads(self.store.get(FAILED).decode()))
-                time.sleep(0.05)
-            keys = [f"stuck/{other}" for other in range(self.place.size)]
-            silent = [other for other, key in enumerate(keys) if not self.store.check([key])]
+                keys = [f"stuck/{other}" for other in range(self.place.size)]
+                silent = [other for other, key in enumerate(keys) if not self.store.check([key])]
+                if len(silent) <= 1 or time.monotonic() >= until:
+                    break
+                time.sleep(LONGEST_NAP)
+            self._silent = silent
             who = self._names(silent) if silent else "another process"
         except RuntimeError:  # the store is gone, and with it whoever held it
             who = "process 0, or what started them all,"
