@@ -23,7 +23,8 @@ from ganctl import distributed
 
 SECONDS = 120  # after which a test has failed; never waited for when all is well
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["crew", "ganctl.cli.training", "ganctl.training.loop"])
+# The last one is what torch imports at the first optimizer, in two seconds.
+CONTEXT.set_forkserver_preload(["crew", "conftest", "ganctl.cli.training", "torch._dynamo"])
 
 
 def start_server() -> None:

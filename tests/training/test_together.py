@@ -1,6 +1,6 @@
 """Several processes that train one run compute the function of one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,37 +44,45 @@ def trained(config: Config, images: np.ndarray, exact: bool) -> dict[str, Tensor
     return dict(tensors_in(current.payload())) | figures
 
 
-def shared(config: Config, images: np.ndarray, exact: bool) -> dict[str, Tensor]:
-    distributed.check_shares(config.optim.batch_size, config.optim.grad_accumulation)
-    return trained(config, images, exact)
+def shared(configs: Sequence[Config], images: np.ndarray, exact: bool) -> list[dict[str, Tensor]]:
+    for config in configs:
+        distributed.check_shares(config.optim.batch_size, config.optim.grad_accumulation)
+    return [trained(config, images, exact) for config in configs]
+
+
+PENALISED = {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2}
+AUGMENTED = {
+    "augment__policy": ["colour", "translation", "cutout"], "augment__probability": 0.7, "model__san": True,
+    "loss__kind": "relativistic", "loss__r1": 0.5, "loss__r2": 0.5,
+}  # fmt: skip
+IN_PARTS = {"optim__grad_accumulation": 2, "data__flip": True, "data__dequantize": True}
 
 
 @pytest.mark.parametrize(
-    ("family", "size", "changes"),
+    ("size", "cases"),
     [
-        ("tiny", 2, {"loss__kind": "wasserstein", "loss__gradient_penalty": 10.0, "optim__d_steps_per_g": 2}),
-        ("tiny", 4, {"optim__grad_accumulation": 2, "data__flip": True, "data__dequantize": True}),
-        ("tiny", 2, {"augment__policy": ["colour", "translation", "cutout"], "augment__probability": 0.7, "model__san": True,
-                     "loss__kind": "relativistic", "loss__r1": 0.5, "loss__r2": 0.5}),
-        ("tiny_resnet", 4, {}),
-        ("tiny_resnet", 2, {"optim__g_batch_multiple": 2, "loss__r1": 1.0}),
+        (2, [("tiny", PENALISED), ("tiny", AUGMENTED), ("tiny_resnet", {"optim__g_batch_multiple": 2, "loss__r1": 1.0})]),
+        (4, [("tiny", IN_PARTS), ("tiny_resnet", {})]),
     ],
 )  # fmt: skip
 def test_more_processes_are_the_same_run(
     request: pytest.FixtureRequest,
     faces: np.ndarray,
-    family: str,
     size: int,
-    changes: Mapping[str, Any],
+    cases: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> None:
-    make: Callable[..., Config] = request.getfixturevalue(family)
-    config = make(**{"optim__batch_size": 8, **changes})
-    expected = trained(config, faces, exact=True)
-    assert expected["generator.to_rgb.bias"].dtype == torch.float64
-    for each in together(size, shared, config, faces, True):
-        assert each.keys() == expected.keys()
-        for name, tensor in expected.items():
-            torch.testing.assert_close(each[name], tensor, rtol=1e-10, atol=1e-10, msg=name)
+    configs = [
+        request.getfixturevalue(family)(**{"optim__batch_size": 8, **changes})
+        for family, changes in cases
+    ]
+    expected = shared(configs, faces, exact=True)
+    assert expected[0]["generator.to_rgb.bias"].dtype == torch.float64
+    for each in together(size, shared, configs, faces, True):
+        for case, alone, found in zip(cases, expected, each, strict=True):
+            assert found.keys() == alone.keys()
+            for name, tensor in alone.items():
+                told = f"{name} of {case}"
+                torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-10, msg=told)
 
 
 def test_the_same_number_of_processes_gives_the_same_bytes(
@@ -82,6 +90,8 @@ def test_the_same_number_of_processes_gives_the_same_bytes(
 ) -> None:
     """In all of them, and each time."""
     config = tiny(train__precision="bf16")
-    first, *others = [each for _ in range(2) for each in together(2, shared, config, faces, False)]
+    each = together(2, shared, [config, config], faces, False)
+    first, *others = [tensors for process in each for tensors in process]
+    assert len(others) == 3
     for other in others:
         assert all(torch.equal(other[name], first[name]) for name in first)
