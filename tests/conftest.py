@@ -1,5 +1,8 @@
 """What tests share: one thread, a cache of their own, tiny networks, a few real files."""
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ganctl.cli.app import main
 from ganctl.data.batches import Batches
 from ganctl.data.faces import draw_face
 from ganctl.settings import presets
@@ -22,6 +26,15 @@ TINY: dict[str, Value] = {
     "model.width": 8, "model.latent_dim": 8, "optim.batch_size": 4, "train.precision": "fp32",
     "train.steps": 4, "train.log_every": 2, "train.preview_every": 4, "train.checkpoint_every": 2,
 }  # fmt: skip
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, at the same place for all tests of a process: `trained` needs it there."""
+    folder = tmp_path_factory.getbasetemp() / "test"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +97,37 @@ def photos(tmp_path: Path) -> Path:
     for i in range(12):
         draw_face(i, 40).save(folder / ("more" if i % 3 == 0 else ".") / f"{i:02}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what `trained` has made."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def trained(tmp_path: Path, kept: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """`ganctl train` with some arguments, for tests of what comes afterwards.
+
+    It trains once with the same arguments in the same folder, and later copies what it left there.
+    """
+
+    def train(*arguments: str) -> None:
+        digest = hashlib.sha256(repr(arguments).encode())
+        for path in sorted(tmp_path.rglob("*")):
+            digest.update(repr((path, path.read_bytes() if path.is_file() else "")).encode())
+        copy = kept / digest.hexdigest()
+        if copy.exists():
+            here = Path.cwd()
+            shutil.rmtree(tmp_path)
+            shutil.copytree(copy, tmp_path, symlinks=True)
+            os.chdir(here)
+        else:
+            assert main(["train", *arguments]) == 0
+            shutil.copytree(tmp_path, copy, symlinks=True)
+        capsys.readouterr()
+
+    return train
 
 
 def batches_of(images: np.ndarray, config: Config, device: str = "cpu") -> Batches:

@@ -30,11 +30,10 @@ def name_of(value: object) -> str:
 
 
 @pytest.fixture
-def run(photos: Path, capsys: Capture) -> Path:
+def run(photos: Path, trained: Callable[..., None]) -> Path:
     """A tiny run in ./run, with checkpoints of steps 1 and 2."""
     every = ["--set", "train.checkpoint_every=1"]
-    assert main(["train", "--data", str(photos), *TINY, *every, "--run", "run"]) == 0
-    capsys.readouterr()
+    trained("--data", str(photos), *TINY, *every, "--run", "run")
     return Path("run")
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def run(photos: Path, capsys: Capture) -> Path:
+def run(photos: Path, trained: Callable[..., None]) -> Path:
     """A finished tiny run in ./run."""
-    assert main(["train", "--data", str(photos), *TINY, "--run", "run"]) == 0
-    capsys.readouterr()
+    trained("--data", str(photos), *TINY, "--run", "run")
     return Path("run")
 
 

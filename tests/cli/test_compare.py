@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def runs(photos: Path, capsys: Capture) -> list[Path]:
+def runs(photos: Path, trained: Callable[..., None]) -> list[Path]:
     """Two runs that differ in width and rate."""
     for name, rate in (("one", "1e-4"), ("two", "2e-4")):
         settings = ["--set", f"optim.g_lr={rate}", "--run", name]
-        assert main(["train", "--data", str(photos), *TINY, *settings]) == 0
-    capsys.readouterr()
+        trained("--data", str(photos), *TINY, *settings)
     return [Path("one"), Path("two")]
 
 

@@ -1,6 +1,7 @@
 """`ganctl inspect-sn` as typed: bounds, histories, comparisons, pictures."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,10 @@ LAYER = "stages.1.conv"
 
 
 @pytest.fixture
-def run(photos: Path, capsys: Capture) -> Path:
+def run(photos: Path, trained: Callable[..., None]) -> Path:
     """A tiny run in ./run with checkpoints of steps 1, 2 and 3."""
     every = ["--set", "train.checkpoint_every=1", "--steps", "3"]
-    assert main(["train", "--data", str(photos), *TINY, *every, "--run", "run"]) == 0
-    capsys.readouterr()
+    trained("--data", str(photos), *TINY, *every, "--run", "run")
     return Path("run")
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def run(photos: Path, capsys: Capture) -> Path:
+def run(photos: Path, trained: Callable[..., None]) -> Path:
     """A run of two steps in ./r."""
-    assert main(["train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r"]) == 0
-    capsys.readouterr()
+    trained("--data", str(photos), *TINY, "--steps", "2", "--run", "r")
     return Path("r")
 
 
