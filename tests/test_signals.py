@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from warm import Program
 
 from ganctl.cache import cache_folder
 from ganctl.cli.app import main
@@ -28,19 +29,6 @@ chunks.ALONE = 0
 from ganctl.cli.app import main
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def started(*arguments: str, code: str = SLOW) -> "subprocess.Popen[str]":
-    """A command in a group of its own that hears hang-ups, whatever these tests were started by."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, env=environment,
-        )  # fmt: skip
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -73,7 +61,7 @@ def test_no_process_lives_on_that_prepared_images(
     capsys: Capture, number: signal.Signals, whole_group: bool
 ) -> None:
     """Whoever reads what they may write would wait for them; a terminal and a scheduler signal all."""
-    process = started("train", *TINY, "--run", "r")
+    process = Program(SLOW, "train", *TINY, "--run", "r")
     wait_for(lambda: images_in_place() or process.poll() is not None)
     (os.killpg if whole_group else os.kill)(process.pid, number)
     try:
@@ -94,8 +82,8 @@ def test_no_process_lives_on_that_prepared_images(
 
 
 def test_a_signal_while_a_run_is_opened_again_says_that_it_is_as_it_was(photos: Path) -> None:
-    first = started("train", "--data", str(photos), *TINY, "--run", "r")  # which holds its lock
-    assert first.communicate(timeout=120)
+    first = Program(SLOW, "train", "--data", str(photos), *TINY, "--run", "r")  # holds its lock
+    assert first.communicate()
     assert first.returncode == 0
     code = (
         "import os, signal, sys\nfrom ganctl import resuming\nfrom ganctl.cli.app import main\n"
@@ -103,7 +91,7 @@ def test_a_signal_while_a_run_is_opened_again_says_that_it_is_as_it_was(photos: 
         "sys.exit(main(sys.argv[1:]))"
     )
     before = (Path("r") / "status.json").read_bytes()
-    process = started("resume", "r", "--steps", "9", code=code)
+    process = Program(code, "resume", "r", "--steps", "9")
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said) == (143, "stopped before the first step: r has what it had\n")
     assert (Path("r") / "status.json").read_bytes() == before
@@ -124,7 +112,7 @@ def test_the_first_signal_unwinds_and_the_second_ends_at_once(number: signal.Sig
         "    except Interrupted:\n        print('first', flush=True)\n"
         "    os.kill(os.getpid(), int(sys.argv[1]))\n    print('never')\n"
     )
-    process = started(str(int(number)), code=code)
+    process = Program(code, str(int(number)))
     assert process.communicate(timeout=60)[0] == "first\n"
     assert process.returncode == -number
     before = [signal.getsignal(each) for each in SIGNALS]
@@ -140,7 +128,7 @@ def test_a_signal_while_a_file_is_written_leaves_no_half_of_it(photos: Path) -> 
         "draw._write_arrays = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    process = started("sample", "r", "-n", "2", "--out", "x.npz", code=code)
+    process = Program(code, "sample", "r", "-n", "2", "--out", "x.npz")
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said) == (143, "stopped\n")
     assert [path.name for path in Path().iterdir()] == ["r"]
@@ -155,9 +143,9 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback() -> None:
         "sys.meta_path.insert(0, Finder)\nsys.argv = ['ganctl', '--help']\n"
         "runpy.run_module('ganctl', run_name='__main__')"
     )
-    process = started(code=code)
-    assert process.communicate(timeout=60) == ("", "")
-    assert process.returncode == -signal.SIGINT
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 @pytest.mark.parametrize("moment", ["run.json", "reals.png", "status.json", "metrics.jsonl"])
@@ -179,8 +167,8 @@ def test_a_run_killed_before_its_first_save_is_resumed_from_its_first_step(
         "    loop.averaged = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    killed = started(*command, "--run", "r", code=code)
-    assert killed.communicate(timeout=120)
+    killed = Program(code, *command, "--run", "r")
+    assert killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     if moment == "run.json":
         assert main(["resume", "r"]) == 3

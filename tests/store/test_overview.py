@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from warm import GANCTL, Program
 
 from ganctl.cli.app import main
 from ganctl.store import overview, runs
@@ -73,8 +72,7 @@ def test_a_file_with_two_names_counts_once(photos: Path) -> None:
 def test_running_is_believed_only_while_the_lock_is_held(photos: Path, number: int) -> None:
     """A process that is stopped holds its lock; one that was killed does not."""
     options = ["--data", str(photos), *TINY, "--steps", "100000", "--run", "r"]
-    command = [sys.executable, "-m", "ganctl", "train", *options]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = Program(GANCTL, "train", *options)
     run = Path("r")
     try:
         while not (run / "status.json").exists():
@@ -106,10 +104,9 @@ def test_a_second_signal_leaves_a_true_status_and_a_third_does_not_wait_for_it(
     photos: Path, before: str
 ) -> None:
     """It would be waited for on a disk that does not answer."""
-    script = [sys.executable, "-c", TWO_SIGNALS.replace("{before}", before)]
-    command = [*script, "train", "--data", str(photos), *TINY, "--run", "r"]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGINT, done.stderr
+    script = TWO_SIGNALS.replace("{before}", before)
+    process = Program(script, "train", "--data", str(photos), *TINY, "--run", "r")
+    assert process.wait() == -signal.SIGINT, process.communicate()
     status = json.loads(Path("r/status.json").read_text())
     told = ("stopped", 130, "a second signal") if before == "pass" else ("running", 0, "")
     assert (status["state"], status["exit_code"], status["reason"]) == told

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import N_CLASSES, Silent, inputs_of
+from warm import GANCTL, Program
 
 from ganctl.cli.app import main
 from ganctl.settings.config import Config
@@ -145,16 +144,6 @@ def test_watching_does_not_change_a_run(tiny: Callable[..., Config], faces: np.n
     assert results[0] == results[1] == results[2]
 
 
-def ganctl(*arguments: str) -> "subprocess.Popen[str]":
-    """A command that hears hang-ups, whatever these tests were started by."""
-    command = [sys.executable, "-m", "ganctl", *arguments]
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
     """As `nohup` has it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -167,7 +156,7 @@ def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+def wait_for(condition: Callable[[], bool], process: Program) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -178,7 +167,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 def test_kill_9_between_saves_loses_nothing_that_was_saved(photos: Path) -> None:
     common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=5"]
     assert main(["train", *common, "--steps", "40", "--run", "whole"]) == 0
-    process = ganctl("train", *common, "--steps", "40", "--run", "killed")
+    process = Program(GANCTL, "train", *common, "--steps", "40", "--run", "killed")
     wait_for((Path("killed") / "checkpoints" / "step-000000010.pt").exists, process)
     process.kill()
     process.communicate()
@@ -217,7 +206,7 @@ def test_a_signal_stops_at_a_step_saves_and_says_how_to_go_on(
     photos: Path, number: signal.Signals
 ) -> None:
     common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
-    process = ganctl("train", *common, "--steps", "100000", "--run", "stopped")
+    process = Program(GANCTL, "train", *common, "--steps", "100000", "--run", "stopped")
     wait_for((Path("stopped") / "metrics.jsonl").exists, process)
     os.kill(process.pid, number)
     _, messages = process.communicate(timeout=60)
@@ -234,7 +223,7 @@ def test_a_signal_stops_at_a_step_saves_and_says_how_to_go_on(
 
 def test_usr1_saves_and_goes_on(photos: Path) -> None:
     common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
-    process = ganctl("train", *common, "--steps", "100000", "--run", "asked")
+    process = Program(GANCTL, "train", *common, "--steps", "100000", "--run", "asked")
     wait_for((Path("asked") / "metrics.jsonl").exists, process)
 
     def events() -> list[tuple[str, int]]:
@@ -253,7 +242,7 @@ def test_usr1_saves_and_goes_on(photos: Path) -> None:
 
 def test_a_second_signal_ends_at_once_and_loses_nothing_saved(photos: Path) -> None:
     """The second comes while the step after the first is under way."""
-    first = ganctl("train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r")
+    first = Program(GANCTL, "train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r")
     assert first.communicate()[1].endswith("-n 64\n")
     script = (
         "import os, signal; from ganctl.training import loop; from ganctl.cli.app import main\n"
@@ -261,15 +250,14 @@ def test_a_second_signal_ends_at_once_and_loses_nothing_saved(photos: Path) -> N
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
         "loop.train_step = step; main(['resume', 'r', '--steps', '9'])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGTERM
+    assert Program(script).wait() == -signal.SIGTERM
     assert main(["resume", "r", "--steps", "3"]) == 0
 
 
 def test_images_that_vanish_while_training_do_not_stop_it(photos: Path) -> None:
     """They were packed before the first step, and the pack stays open."""
     common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
-    process = ganctl("train", *common, "--steps", "60", "--run", "r")
+    process = Program(GANCTL, "train", *common, "--steps", "60", "--run", "r")
     wait_for((Path("r") / "metrics.jsonl").exists, process)
     shutil.rmtree(photos)
     shutil.rmtree(os.environ["GANCTL_CACHE"])
@@ -281,7 +269,7 @@ def test_images_that_vanish_while_training_do_not_stop_it(photos: Path) -> None:
 def test_a_cache_that_is_cut_short_while_training_is_a_sentence_and_a_status(photos: Path) -> None:
     """Not a death by signal: each image that a step needs is read when it is needed."""
     common = ["--data", str(photos), *TINY, "--set", "train.checkpoint_every=100000"]
-    process = ganctl("train", *common, "--steps", "100000", "--run", "r")
+    process = Program(GANCTL, "train", *common, "--steps", "100000", "--run", "r")
     wait_for((Path("r") / "metrics.jsonl").exists, process)
     for path in Path(os.environ["GANCTL_CACHE"]).rglob("images.u8"):
         os.truncate(path, 0)
