@@ -124,8 +124,14 @@ class Run:
             log.warning("the checkpoint is saved, but tidying up %s failed: %s", self.folder, error)
 
     def newest_checkpoint(self) -> Path:
-        """The newest checkpoint of this run that is whole; others are skipped with a warning."""
-        for path in self._files.whole():
+        """The newest checkpoint of this run that is whole; others are skipped with a warning.
+
+        So there is if D's scores had exploded when it was saved: it is taken all the same.
+        """
+        whole = self._files.whole()
+        for path in whole:
+            if not is_sane(path):
+                _warn_of_exploded(path, next(filter(is_sane, whole), None))
             return path
         raise self._no_checkpoint()
 
@@ -188,6 +194,16 @@ def create(folder: Path | None, title: str, config: Config, preset: str = "") ->
     except OSError as error:
         raise free_place.unwritable(folder or ROOT, error) from error
     return run
+
+
+def is_sane(path: Path) -> bool:
+    """Whether D's scores were of a size to go on from when `path`, which is whole, was saved."""
+    return bool(checkpoint.peek(path).get("sane", True))
+
+
+def _warn_of_exploded(path: Path, before: Path | None) -> None:
+    better = f"the newest from before is {before}" if before else "there is none from before"
+    log.warning("D's scores had exploded when %s was saved; %s", path, better)
 
 
 def find(target: Path | None) -> Run:

@@ -10,10 +10,9 @@ import torch
 from ganctl.distributed import check_alike, first_does
 from ganctl.errors import CheckpointError, DivergedError, StorageError, shell_quoted
 from ganctl.settings.config import Config
-from ganctl.store import checkpoint
 from ganctl.store.checkpoint import Payload, digest_of
 from ganctl.store.contents import first_bad_tensor
-from ganctl.store.runs import Run
+from ganctl.store.runs import Run, is_sane
 from ganctl.training.state import TrainState, describe
 
 MOST_FAILURES = 3  # failed saves in a row after which the run ends
@@ -105,7 +104,7 @@ def newest_sane(run: Run) -> Path | None:
         whole = run.whole_checkpoints()
     except CheckpointError:
         return None
-    sane = [path for path in whole if checkpoint.peek(path).get("sane", True)]
+    sane = [path for path in whole if is_sane(path)]
     return sane[-1] if sane else None
 
 

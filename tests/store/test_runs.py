@@ -118,6 +118,23 @@ def test_the_newest_whole_checkpoint_counts(run: Run, caplog: pytest.LogCaptureF
     assert "step-000000100.pt" in caplog.text
 
 
+def test_a_checkpoint_of_exploded_scores_is_taken_with_a_word_on_the_one_before(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step, sane in ((1, False), (2, True), (3, False), (4, False)):
+        run.save(step, {**PAYLOAD, "step": step}, {"step": step, "sane": sane}, 10)
+        newest = run.newest_checkpoint()
+        assert newest.name == f"step-{step:09}.pt"
+        better = (
+            "there is none from before"
+            if step == 1
+            else f"the newest from before is {run.checkpoints}/step-000000002.pt"
+        )
+        word = f"D's scores had exploded when {newest} was saved; {better}"
+        assert caplog.messages == ([] if sane else [word])
+        caplog.clear()
+
+
 def test_a_run_without_a_usable_checkpoint_says_so(run: Run) -> None:
     with pytest.raises(CheckpointError, match="nothing saved yet"):
         run.newest_checkpoint()
