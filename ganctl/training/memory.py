@@ -1,11 +1,14 @@
 """What is said when memory is full: one sentence, and a hint that can be followed."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 
 import torch
 
 from ganctl.errors import OutOfMemoryError, shell_quoted
+from ganctl.main_memory import bounded
+from ganctl.processes import place
 from ganctl.settings.config import Config
 from ganctl.store.runs import Run
 
@@ -22,12 +25,13 @@ def is_full(error: BaseException) -> bool:
 @contextmanager
 def memory_explained(what: str, hint: str) -> Iterator[None]:
     """OutOfMemoryError with this hint if memory runs out while `what` is done."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_full(error):
-            raise
-        raise OutOfMemoryError(f"out of memory while {what}", hint) from error
+    with _bounded() as room:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_full(error):
+                raise
+            raise OutOfMemoryError(f"out of memory while {what}{_there(room)}", hint) from error
 
 
 def memory_for_images() -> AbstractContextManager[None]:
@@ -42,21 +46,41 @@ def out_of_memory_explained(config: Config, run: Run | None = None) -> Iterator[
 
     `run` is one that may be resumed, whose settings are in a file.
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_full(error):
-            raise
-        batch, parts = config.optim.batch_size, config.optim.grad_accumulation
-        more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
-        hint = "start a run with smaller networks (model.width) or images (data.resolution)"
-        if more is not None and (run is None or not run.has_checkpoints()):
-            hint = f"--set optim.grad_accumulation={more} needs about {parts / more:.0%} of it"
-        elif more is not None and run is not None:
-            file = shell_quoted(run.folder / "config.yaml")
-            again = f"ganctl resume {shell_quoted(run.folder)}"
-            hint = f"set optim.grad_accumulation to {more} in {file}, then {again}"
-        raise OutOfMemoryError(
-            f"out of memory with batches of {batch} in {parts} part(s) of {batch // parts} images",
-            hint=hint,
-        ) from error
+    with _bounded() as room:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_full(error):
+                raise
+            raise _full(config, run, room) from error
+
+
+def _full(config: Config, run: Run | None, room: int | None) -> OutOfMemoryError:
+    batch, parts = config.optim.batch_size, config.optim.grad_accumulation
+    more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
+    hint = "start a run with smaller networks (model.width) or images (data.resolution)"
+    if more is not None and (run is None or not run.has_checkpoints()):
+        hint = f"--set optim.grad_accumulation={more} needs about {parts / more:.0%} of it"
+    elif more is not None and run is not None:
+        file = shell_quoted(run.folder / "config.yaml")
+        again = f"ganctl resume {shell_quoted(run.folder)}"
+        hint = f"set optim.grad_accumulation to {more} in {file}, then {again}"
+    return OutOfMemoryError(
+        f"out of memory with batches of {batch} in {parts} part(s) of {batch // parts}"
+        f" images{_there(room)}",
+        hint=hint,
+    )
+
+
+def _bounded() -> AbstractContextManager[int | None]:
+    """A bound of main memory, but where a GPU's driver reserves more of it than is ever used."""
+    return nullcontext() if _has_gpu() else bounded(place().local_size)
+
+
+@cache
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _there(room: int | None) -> str:
+    return "" if room is None else f" ({room / 1e9:.1f} GB were available)"
