@@ -29,10 +29,14 @@ WORKER = "GANCTL_BENCHMARK_WORKER"  # set in the processes that measure, to the 
 
 
 class Traffic:
-    """Bytes given to collective operations while it is entered, and seconds spent in them."""
+    """Bytes given to collective operations while it is entered, and seconds spent in them.
+
+    All processes meet before each operation: so that waiting for the slowest is not taken for
+    sending.
+    """
 
     def __init__(self) -> None:
-        self.bytes, self.calls, self.seconds = 0, 0, 0.0
+        self.bytes, self.calls, self.waiting, self.sending = 0, 0, 0.0, 0.0
         self._honest: dict[str, Callable[..., Any]] = {}
 
     def __enter__(self) -> "Traffic":
@@ -50,16 +54,18 @@ class Traffic:
 
         def counted(*arguments: Any, **options: Any) -> Any:
             tensor: torch.Tensor = arguments[-1] if name == "all_gather" else arguments[0]
-            started_at = time.perf_counter()
-            try:
-                return honest(*arguments, **options)
-            finally:
-                self.seconds += time.perf_counter() - started_at
-                self.calls += 1
-                # Sent by each process of a ring: all-reduce passes a tensor around nearly twice.
-                share = (distributed.size() - 1) / distributed.size()
-                passes = 2 * share if name == "all_reduce" else distributed.size() - 1
-                self.bytes += round(passes * tensor.nbytes)
+            begun = time.perf_counter()
+            dist.barrier()
+            met = time.perf_counter()
+            answer = honest(*arguments, **options)
+            self.waiting += met - begun
+            self.sending += time.perf_counter() - met
+            self.calls += 1
+            # Sent by each process of a ring: all-reduce passes a tensor around nearly twice.
+            share = (distributed.size() - 1) / distributed.size()
+            passes = 2 * share if name == "all_reduce" else distributed.size() - 1
+            self.bytes += round(passes * tensor.nbytes)
+            return answer
 
         return counted
 
@@ -103,16 +109,17 @@ def work(preset: str, batch_size: int, precision: str) -> None:
         made = session_on_noise(config, name)
         for _ in range(WARM_UP):
             made.step()
+        median = statistics.median(timed(made.step, made.device) for _ in range(STEPS))
         with Traffic() as traffic:
-            seconds = [timed(made.step, made.device) for _ in range(STEPS)]
+            watched = sum(timed(made.step, made.device) for _ in range(STEPS))
         if distributed.is_first():
-            median = statistics.median(seconds)
             print(json.dumps({
                 "seconds": median,
                 "images/s": batch_size / median,
                 "MB sent": traffic.bytes / STEPS / 1e6,
-                "collectives": traffic.calls / STEPS,
-                "in them %": 100 * traffic.seconds / sum(seconds),
+                "operations": traffic.calls / STEPS,
+                "sending %": 100 * traffic.sending / watched,
+                "waiting %": 100 * traffic.waiting / watched,
             }))  # fmt: skip
 
 
