@@ -1,7 +1,7 @@
 """Which figures of metrics.jsonl are shown together, and on which axis, in all pictures of runs."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -90,20 +90,6 @@ def has(row: Row, name: str) -> bool:
         gammas = row.get("gamma")
         return isinstance(gammas, dict) and name.removeprefix("gamma ") in gammas
     return name in row
-
-
-def figures(row: Row) -> Iterator[tuple[str, float]]:
-    """All that `row` says of figures, nan where it says that one has no value; each once, fast."""
-    for name, value in row.items():
-        kind = type(value)
-        if name in COUNTS or kind is str or kind is list:
-            continue
-        if kind is float:
-            yield name, value
-        elif name == "gamma" and kind is dict:
-            yield from ((f"gamma {block}", number(row, f"gamma {block}")) for block in value)
-        else:
-            yield name, number(row, name)
 
 
 def names_in(row: Row) -> set[str]:

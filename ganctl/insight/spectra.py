@@ -1,6 +1,5 @@
 """What a network's weights do, by exact linear algebra. Nothing is changed."""
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -144,9 +143,9 @@ def stable_rank(values: Tensor) -> float:
 def map_sides(network: Generator | Discriminator, resolution: int) -> dict[str, int]:
     """The side of the maps that each convolution is applied to: after up-sampling, before pooling.
 
-    Found by following shapes through a copy without values.
+    Found by following one input through, which on a CPU takes less than importing what follows
+    shapes alone. The network stays as it is.
     """
-    shapes = copy.deepcopy(network).to("meta").eval()
     sides: dict[str, int] = {}
 
     def record(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -155,13 +154,20 @@ def map_sides(network: Generator | Discriminator, resolution: int) -> dict[str, 
 
         return hook
 
-    for layer, module in shapes.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(record(layer))
-    labels = torch.zeros(1, dtype=torch.long, device="meta")
+    hooks = [
+        module.register_forward_hook(record(layer))
+        for layer, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    training, device = network.training, next(network.parameters()).device
+    labels = torch.zeros(1, dtype=torch.long, device=device)
+    network.eval()
     with torch.no_grad():
-        if isinstance(shapes, Generator):
-            shapes(torch.empty(1, shapes.latent_dim, device="meta"), labels)
+        if isinstance(network, Generator):
+            network(torch.zeros(1, network.latent_dim, device=device), labels)
         else:
-            shapes(torch.empty(1, 3, resolution, resolution, device="meta"), labels)
+            network(torch.zeros(1, 3, resolution, resolution, device=device), labels)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
     return sides

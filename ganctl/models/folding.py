@@ -54,10 +54,9 @@ def plain_attention(attention: SelfAttention) -> SelfAttention:
             pooled=attention.pooled,
             spectral_norm=False,
         )
-    plain.to_empty(device=attention.gamma.device).to(attention.gamma)
+    plain.gamma = _kept(attention.gamma)
     for name in ("query", "key", "value", "output"):
-        plain.get_parameter(f"{name}.weight").copy_(getattr(attention, name).weight)
-    plain.gamma.copy_(attention.gamma)
+        getattr(plain, name).weight = _kept(getattr(attention, name).weight)
     return plain
 
 
@@ -80,7 +79,10 @@ def _affine(norm: nn.BatchNorm2d | None, weight: Tensor) -> tuple[Tensor, Tensor
 
 def _filled(layer: Layer, weight: Tensor, bias: Tensor) -> Layer:
     """`layer`, made on the meta device so that no random numbers are drawn, with these values."""
-    layer = layer.to_empty(device=weight.device).to(weight)
-    layer.get_parameter("weight").copy_(weight)
-    layer.get_parameter("bias").copy_(bias)
+    layer.weight, layer.bias = _kept(weight), _kept(bias)
     return layer
+
+
+def _kept(values: Tensor) -> nn.Parameter:
+    """Values of a layer's own. `Module.to_empty` instead would import half of torch's compiler."""
+    return nn.Parameter(values.detach().clone(memory_format=torch.contiguous_format))

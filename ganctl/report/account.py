@@ -1,14 +1,16 @@
 """What a run's folder tells without its networks: settings, curves, events."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ganctl.errors import CheckpointError, ConfigError
-from ganctl.insight.panels import SPREAD, figures, number
+from ganctl.report.columns import Columns
 from ganctl.report.thinning import Curve
 from ganctl.settings import presets
 from ganctl.settings.config import Config, setting_names, value_of
@@ -20,6 +22,7 @@ from ganctl.store.runs import Run
 
 SHOWN = ("started", "alarm", "rolled back", "stopped", "failed", "done")
 MOST_EVENTS = 200  # that are listed
+ROWS = 2000  # of metrics.jsonl that are looked at together
 MACHINE = ("threads", "torch", "device", "cpu_capability", "machine")
 
 
@@ -62,28 +65,24 @@ def account_of(run: Run) -> Account:
 
 
 def curves_of(run: Run) -> tuple[dict[str, Curve], Row]:
-    """The run's figures as thinned curves, and its newest row with scores."""
+    """The run's figures as thinned curves, and what its newest scored row says of scores."""
     curves: dict[str, Curve] = {}
-    below, above = ({line.figure: Curve() for line in SPREAD} for _ in range(2))
     scores: Row = {}
-    for row in run.journal.each_row():
-        step = row["step"]
-        for name, value in figures(row):
-            if (curve := curves.get(name)) is None:
-                if not math.isfinite(value):
+    rows = run.journal.each_row()
+    while True:
+        part = Columns()
+        for row in islice(rows, ROWS):
+            part.add(row)
+        if not part.steps:
+            return curves, scores
+        steps = np.array(part.steps)
+        for name, places, values in part.columns():
+            if name not in curves:
+                if not np.isfinite(values).any():
                     continue  # a run may have it later
-                curve = curves[name] = Curve()
-            curve.add(step, value)
-        for line in SPREAD:
-            if line.figure in row:
-                value, spread = number(row, line.figure), number(row, line.spread)
-                below[line.figure].add(step, value - spread)
-                above[line.figure].add(step, value + spread)
-        if any(name.startswith("score") for name in row):
-            scores = row
-    for edges, ending in ((below, "-"), (above, "+")):
-        curves |= {name + ending: edge for name, edge in edges.items()}
-    return curves, scores
+                curves[name] = Curve()
+            curves[name].extend(steps[places], values)
+        scores = part.newest_scores() or scores
 
 
 def differences(config: Config, preset: str) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ MAX_BYTES = 2**30  # of metrics.jsonl: more than a run of a million rows has
 TAIL = 256 * 1024  # bytes of it that hold its last rows
 MAX_LINE = 2**20  # bytes of one row
 MOST_EVENTS = 100_000
+MOST_DIGITS = 300  # of a whole number
 LARGEST = 2**62  # number of a step
 
 log = logging.getLogger("ganctl")
@@ -149,26 +149,31 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _rows(lines: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
-    """Lines of metrics.jsonl and what they say, without those that a kill or full disk tore."""
-    for line in lines:
-        with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            row = json.loads(line)
-            step = int(row["step"])
-            if 0 <= step < LARGEST:
-                alarms = [name for name in _list(row.get("alarms")) if isinstance(name, str)]
-                plain = {name: _figure(value) for name, value in row.items()}
-                yield line.decode(), {**plain, "step": step, "alarms": alarms}
+    """Lines of metrics.jsonl and what they say, without those that a kill or full disk tore.
 
-
-def _figure(value: Any) -> Any:
-    """`value` if it is one that a row may have; what no program can compute with is not a number.
-
-    Figures of blocks are a dict of them.
+    Figures of blocks are a dict of them. There can be millions of lines.
     """
-    if isinstance(value, dict):
-        return {name: _figure(of) for name, of in value.items() if not isinstance(of, dict)}
-    too_large = isinstance(value, int) and abs(value) >= 2**1000
-    return math.nan if too_large else value
+    for line in lines:
+        try:
+            text = line.decode()
+            row = _DECODER.decode(text)
+            step = int(row["step"])
+            for name in [name for name, value in row.items() if type(value) is dict]:
+                row[name] = {n: of for n, of in row[name].items() if not isinstance(of, dict)}
+            alarms = [name for name in _list(row.get("alarms")) if isinstance(name, str)]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue
+        if 0 <= step < LARGEST:
+            row["step"], row["alarms"] = step, alarms
+            yield text, row
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number; not a number if no program can compute with it."""
+    return int(digits) if len(digits) <= MOST_DIGITS else math.nan
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole)
 
 
 def _list(value: Any) -> list[Any]:
