@@ -1,5 +1,6 @@
 """What was typed wrongly before any command could look at it: one sentence each, and a hint."""
 
+import os
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -70,7 +71,7 @@ def _extra(command: str, words: str, help_hint: str) -> ConfigError:
     hint = help_hint
     if command == "train":
         preset = words in presets.names() or words.endswith((".yaml", ".yml"))
-        run = (Path(words) / "run.json").exists()
+        run = os.path.exists(Path(words) / "run.json")  # also where the name is too long
         option = "ganctl train --preset" if preset else "ganctl train --data"
         hint = f"{'ganctl resume' if run else option} {shell_quoted(words)}"
     return ConfigError(f"`ganctl {command}` does not take {words!r} without an option", hint)

@@ -322,6 +322,7 @@ RUNS: list[tuple[str, Setup, list[str], int, str]] = [
     ("a file as a run", write("file", ""), ["train", "--run", "file"], 2, "--run file is a file"),
     ("a run below a file", write("file", ""), ["train", "--run", "file/run"], 5, "cannot write to file/run: Not a directory"),
     ("a name that is too long", nothing, ["resume", "x" * 300], 3, "there is no run x"),
+    ("a name that is too long, without its option", nothing, ["train", "x" * 300], 2, "`ganctl train` does not take 'x"),
     ("a checkpoint's name that is too long", nothing, ["sample", "x" * 300 + ".pt"], 3, "there is no checkpoint x"),
     ("an unknown device", nothing, ["resume", "run", "--steps", "4", "--device", "x"], 2, "there is no device 'x'"),
     ("no pictures", lambda run: Path("d").mkdir(), ["train", "--data", "d"], 4, "there are no images in "),

@@ -31,11 +31,12 @@ def main() -> int:
 
 
 def _play(adversary: Adversary, seed: int, case: int, seconds: float) -> int:
-    codes, findings, taken = Counter[int](), 0, defaultdict[str, list[float]](list)
+    codes, findings = Counter[int](), 0
+    taken = defaultdict[tuple[str, int], list[float]](list)  # by command and exit code
     first, ends = case, time.monotonic() + seconds
     while time.monotonic() < ends:
         outcome = adversary.play(seed, case)
-        usual = taken[outcome.words[0]]
+        usual = taken[outcome.words[0], outcome.code]
         if len(usual) > 20 and outcome.seconds > max(FLOOR, SLOW * statistics.median(usual)):
             outcome = outcome._replace(finding=f"{outcome.seconds:.1f} s of processor time")
         usual.append(outcome.seconds)

@@ -93,7 +93,12 @@ class Adversary:
             except BaseException as error:
                 code, finding = -1, f"{type(error).__name__}: {error}"
         seconds, said = time.process_time() - begun, heard.getvalue()
-        finding = finding or self._wrong(words, code, said, before, world.files(played))
+        after = world.files(played)
+        for word in words:  # a file that was asked for by name may lie where a link leads
+            named = os.path.relpath(os.path.realpath(word), played)
+            if named.startswith(world.OUTSIDE) and named not in before:
+                after.pop(named, None)
+        finding = finding or self._wrong(words, code, said, before, after)
         return Outcome(words, damages, code, said, seconds, finding)
 
     def _wrong(

@@ -6,8 +6,8 @@ from tests.fuzz.world import TINY
 
 SOURCES = ["runs/one", "runs/one/ckpt.pt", "x.pt", "runs/one/checkpoints/step-000000001.pt", "one"]
 FOREIGN = ["other.pth", "x.safetensors", "mine.yaml", "photos.zip", "photos", "photos/a/0.png"]
-ODD = [
-    ".", "..", "/", "/dev/null", "/dev/zero", "nowhere", "~nosuch/x", "~", "x" * 300, "a/" * 200 + "b", "-", "--", "",
+ODD = [  # no place outside of the world that can be written to
+    ".", "..", "/proc", "/dev/null", "/dev/zero", "nowhere", "~nosuch/x", "~", "x" * 300, "a/" * 200 + "b", "-", "--", "",
     "\x1b[31mx", "é", "\udcff", "%s", "{}", "[bold]x", "runs", "runs/one/run.json", "loop",
 ]  # fmt: skip
 NUMBERS = ["1", "2", "0", "-1", "3", "x", "", "1.5", "nan", "1e3", "99999999999999999999", "٣"]
