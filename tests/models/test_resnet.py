@@ -1,5 +1,6 @@
 """The papers' pair: golden numbers, shapes, and the mistakes that others made."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ GIGA_MACS = {
 }
 
 
+@cache
 def pair_on_meta(preset: str) -> tuple[nn.Module, nn.Module, int]:
     config = presets.load(preset)
     n_classes = CLASSES.get(preset, 10)
