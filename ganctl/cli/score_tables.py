@@ -1,11 +1,9 @@
 """How scores are shown: each figure beside the floor, and how all of them were measured."""
 
-from typing import Any
-
 from ganctl.cli import show
-from ganctl.scores.comparison import Floor, Report, Scored, Scores
+from ganctl.scores.comparison import Report, Scored, Scores
 from ganctl.scores.prdc import K_MANIFOLD, K_SUPPORT
-from ganctl.scores.protocol import Protocol, distance_name, kernel_name
+from ganctl.scores.protocol import distance_name, floor_words, kernel_name
 
 
 def print_report(report: Report) -> None:
@@ -33,16 +31,15 @@ def print_report(report: Report) -> None:
         table.add_section()
         table.add_row("real: the floor", *real)
     show.result_table(table)
-    for sentence in (*protocol.words(), _floor_words(protocol, floor)):
+    size = None if floor is None else floor.images
+    for sentence in (*protocol.words(), floor_words(protocol.real_images, size)):
         show.result(sentence)
 
 
 def print_json(report: Report) -> None:
     """All figures, not rounded."""
     scored, protocol, floor = report
-    real: dict[str, Any] | None = None
-    if floor is not None:
-        real = {"images": floor.images, **floor.scores._asdict()}
+    real = None if floor is None else floor.as_data()
     found = [{"what": each.what, "step": each.step, **each.scores._asdict()} for each in scored]
     show.result_json({"scores": found, "floor": real, "protocol": protocol.as_data()})
 
@@ -55,14 +52,3 @@ def _cells(scores: Scores) -> list[str]:
 
 def _title(scored: Scored) -> str:
     return scored.what if scored.step is None else f"{scored.what}, step {scored.step:,}"
-
-
-def _floor_words(protocol: Protocol, floor: Floor | None) -> str:
-    if floor is None:
-        return "Floor: too few real images to compare them with each other."
-    if floor.images == protocol.real_images:
-        return f"Floor: {floor.images:,} other real images, in the place of the generated ones."
-    return (
-        f"Floor: one half of the real images against the other, {floor.images:,} each; with fewer"
-        " images the Frechet distance is larger."
-    )

@@ -21,7 +21,7 @@ from ganctl.store.overview import Overview
 from ganctl.store.runs import Run
 
 SHOWN = ("started", "alarm", "rolled back", "stopped", "failed", "done")
-MOST_EVENTS = 200  # that are listed
+MOST_MARKS = 200  # of a run on each curve
 ROWS = 2000  # of metrics.jsonl that are looked at together
 MACHINE = ("threads", "torch", "device", "cpu_capability", "machine")
 
@@ -36,8 +36,10 @@ class Account(NamedTuple):
     saved: Description | None
     version: str  # of the ganctl that wrote it
     curves: dict[str, Curve]  # by figure; with "-" and "+" a spread's lower and upper edge
-    scores: Row  # the newest row with scores; {} without
-    events: list[Row]
+    scores: Row  # what the newest row with scores says of them; {} without
+    scored: Row  # the event of its step; {} without
+    best: int | None  # the step of best.pt, if there is one
+    events: list[Row]  # those that are shown
 
     @property
     def name(self) -> str:
@@ -59,9 +61,29 @@ def account_of(run: Run) -> Account:
     except CheckpointError:
         pass  # a run that has saved nothing yet, or nothing whole
     curves, scores = curves_of(run)
-    events = [event for event in run.journal.events() if event["event"] in SHOWN]
-    glance = overview.of(run.folder)
-    return Account(run, glance, config, path, saved, version, curves, scores, events[-MOST_EVENTS:])
+    history = run.journal.events()
+    scored = _newest(history, "scored") if scores else {}
+    if scored.get("step") != scores.get("step"):
+        scored = {}
+    best = _newest(history, "best").get("step") if (run.folder / "best.pt").exists() else None
+    return Account(
+        run=run,
+        glance=overview.of(run.folder),
+        config=config,
+        checkpoint=path,
+        saved=saved,
+        version=version,
+        curves=curves,
+        scores=scores,
+        scored=scored,
+        best=best,
+        events=[event for event in history if event["event"] in SHOWN],
+    )
+
+
+def _newest(history: Sequence[Row], what: str) -> Row:
+    """The last event of a kind; {} if there is none."""
+    return next((event for event in reversed(history) if event["event"] == what), {})
 
 
 def curves_of(run: Run) -> tuple[dict[str, Curve], Row]:
@@ -149,19 +171,6 @@ def facts(account: Account) -> list[tuple[str, str]]:
     return rows
 
 
-def score_rows(account: Account) -> list[tuple[str, str]]:
-    """The newest scores, names and values."""
-    found: list[tuple[str, str]] = []
-    for name, value in account.scores.items():
-        if name.startswith("score"):
-            inner = value if isinstance(value, dict) else {"": value}
-            words = (
-                (f"{name} {key}".replace("_", " ").strip(), value) for key, value in inner.items()
-            )
-            found += [(what, _short(value)) for what, value in words]
-    return found
-
-
 def sentence(event: Mapping[str, Any]) -> str:
     """What happened, with the evidence that the run wrote down."""
     what = str(event["event"])
@@ -172,8 +181,9 @@ def sentence(event: Mapping[str, Any]) -> str:
 
 
 def marked(events: Sequence[Row]) -> list[Row]:
-    """The events that are marked on the curves."""
-    return [event for event in events if event["event"] in ("alarm", "rolled back", "failed")]
+    """The newest events that are marked on the curves."""
+    found = [event for event in events if event["event"] in ("alarm", "rolled back", "failed")]
+    return found[-MOST_MARKS:]
 
 
 def _listed(values: Mapping[str, Any]) -> str:

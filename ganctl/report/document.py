@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import ganctl
 from ganctl.insight.attention_verdict import verdict
-from ganctl.report import account, axes, pictures, weights
+from ganctl.report import account, axes, pictures, scores, weights
 from ganctl.report.account import Account
 from ganctl.report.inside import Inside
 from ganctl.report.parts import COLOURS, card, figure, pair, panel_figures, rows, section, side
@@ -13,6 +13,7 @@ from ganctl.store.journal import now
 from ganctl.webpage import data_block, page, template, text
 
 MOST_BYTES = 10_000_000  # of all pictures; as text they are a third longer
+MOST_EVENTS = 200  # of a run that are listed
 SHARES = {"previews": 0.6, "reals": 0.05, "samples": 0.1, "way": 0.1, "sheet": 0.15}
 
 
@@ -61,14 +62,12 @@ def _header(names: str) -> str:
 
 
 def _facts(number: int, each: Account) -> str:
-    scores = account.score_rows(each)
-    told = f"<h3>Scores at step {each.scores['step']:,}</h3>{rows(scores)}" if scores else ""
-    return card(number, each.name, rows(account.facts(each)) + told)
+    return card(number, each.name, rows(account.facts(each)) + scores.table(each))
 
 
 def _events(number: int, each: Account) -> str:
     lines = []
-    for event in each.events:
+    for event in each.events[-MOST_EVENTS:]:
         kind = " class='alarm'" if event["event"] in ("alarm", "failed") else ""
         cells = f"<td class='number'>{event['step']:,}</td><td{kind}>"
         when = str(event.get("time", ""))[:25]
@@ -76,6 +75,8 @@ def _events(number: int, each: Account) -> str:
         lines.append(f"<tr>{cells}{sentence}</td><td class='faint'>{text(when)}</td></tr>")
     head = "<tr><th class='number'>step</th><th>what</th><th>when</th></tr>"
     table = f"<div class='wide' tabindex='0'><table>{head}{''.join(lines)}</table></div>"
+    if (left := len(each.events) - len(lines)) > 0:
+        table = f"<p class='faint'>Older ones are left out: {left:,}.</p>{table}"
     return card(number, each.name, table if lines else "<p>Nothing is written down.</p>")
 
 

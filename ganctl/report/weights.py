@@ -7,13 +7,18 @@ from ganctl.insight.snapshots import Snapshot
 from ganctl.insight.spectra import LayerSpectrum
 from ganctl.models.bounds import product
 from ganctl.report.axes import rounded_value
-from ganctl.report.inside import Inside
+from ganctl.report.inside import MAPS_UP_TO, Inside
 from ganctl.report.parts import card, panel_figures, section
 from ganctl.webpage import text
 
 NETWORKS = {"g": "G", "d": "D"}
 MOST_VALUES = 100  # of a layer, on a curve
 COLUMNS = ("layer", "weight", "estimate", "exact", "in use", "as a map", "stable rank")
+
+UNBOUNDED = (
+    f"Of networks with more than {MAPS_UP_TO:,} weights <code>ganctl inspect-sn</code> says what"
+    " convolutions stretch whole images by: that takes longer."
+)
 
 Named = Sequence[tuple[str, Inside | None]]  # runs' names, and what was found in them
 
@@ -77,6 +82,8 @@ def _table(snapshot: Snapshot) -> str:
         most = f"at most {product(chain):.3g}{but}"
         seen = f"at least {snapshot.lower[name]:.3g}, and {most}"
         bounds.append(f"<p>{NETWORKS[name]} stretches the difference of two inputs by {seen}.</p>")
+    if not bounds:
+        bounds.append(f"<p class='faint'>{UNBOUNDED}</p>")
     return f"<div class='wide' tabindex='0'><table>{''.join(lines)}</table></div>{''.join(bounds)}"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,10 @@ class Floor(NamedTuple):
 
     scores: Scores
     images: int  # of each side
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"images": self.images, **self.scores._asdict()}
 
 
 class Report(NamedTuple):

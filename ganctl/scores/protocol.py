@@ -63,6 +63,18 @@ def kernel_name(features: str) -> str:
     return "KID" if features == "Inception" else f"KID ({features})"
 
 
+def floor_words(real_images: int, images: int | None) -> str:
+    """What the floor is of, in a sentence; `images` of each side, None if there were too few."""
+    if images is None:
+        return "Floor: too few real images to compare them with each other."
+    if images == real_images:
+        return f"Floor: {images:,} other real images, in the place of the generated ones."
+    return (
+        f"Floor: one half of the real images against the other, {images:,} each; with fewer"
+        " images the Frechet distance is larger."
+    )
+
+
 def in_words(row: Mapping[str, Any]) -> str:
     """The figures of a scored row of metrics.jsonl, named after what they were measured with."""
     features = str(row["score_protocol"]).partition(":")[0]

@@ -17,6 +17,7 @@ from ganctl.models import Generator
 from ganctl.scores.comparison import (
     LEAST,
     TRAINING,
+    Floor,
     RealImages,
     Scores,
     compare,
@@ -63,6 +64,7 @@ class Scorekeeper:
         self.config, self.batches, self.run, self.stop = config, batches, run, stop
         self._features: Features | None = None
         self._best: Measured | None = None  # that is to be published with the next checkpoint
+        self._floor: list[Floor | None] = []  # the one there is, once it was measured
 
     def open(self) -> None:
         """Get ready; a run that cannot be scored is told so, and trains all the same.
@@ -105,6 +107,8 @@ class Scorekeeper:
 
         try:
             real = self._real.statistics(self._features, progress)
+            if not self._floor:
+                self._floor = [self._real.floor(self._features, progress)]
             fake = of_generator(average, count, self._features, progress)
             scores = compare(real, fake)
             if not all(math.isfinite(figure) for figure in scores):
@@ -119,7 +123,9 @@ class Scorekeeper:
         measured = Measured(step, scores, protocol)
         row.update(cast(Row, measured.figures()))
         seconds = round(time.perf_counter() - begun, 1)
-        self.run.journal.record("scored", step, seconds=seconds, protocol=protocol.as_data())
+        (floor,) = self._floor
+        told = {"protocol": protocol.as_data(), "floor": None if floor is None else floor.as_data()}
+        self.run.journal.record("scored", step, seconds=seconds, **told)
         self._tell(score=_short(step, measured.figures()))
         return measured
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
-from ganctl.report import inside, pictures
+from ganctl.report import document, inside, pictures
 from ganctl.report.inside import Inside, Progress
 from ganctl.store import runs
 from tests.browser import Browser
@@ -84,12 +84,50 @@ def test_scores_are_told_with_their_protocol_and_are_a_line(run: Path, browser: 
     for row in rows[::2]:
         row |= {"score_kid": 0.01 * row["step"], "score_protocol": "lite0: <b>50 images</b>"}
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    floor = {"images": 25, "fd": 4.25, "kid": 0.001, "kid_error": 0.0002, "precision": 0.9}
+    journal = runs.find(run).journal
+    journal.record("scored", 5, protocol={"real_images": 50}, floor=floor)
     made = report("run")
     assert "Scores at step 5" in made and "lite0: &lt;b&gt;50 images&lt;/b&gt;" in made
+    told = re.sub("<[^>]*>", "|", made)
+    assert "KID (lite0)||0.05||0.001 \u00b1 0.0002|" in told
+    assert "precision||-||0.9|" in told
+    assert "one half of the real images against the other, 25 each" in told
     browser.open(Path("x.html"))
     lines = """[...document.querySelectorAll('[data-panel]')].filter((f) => f.textContent.startsWith('kernel distance'))
         .map((f) => f.querySelector('path').getAttribute('d').split('L').length)[0]"""
     assert browser.evaluate(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({}, "The floor was not measured: `ganctl score` does."),
+        ({"floor": None}, "too few real images"),
+        ({"floor": "<b>", "protocol": 3}, "too few real images"),
+        ({"floor": {"kid": "<b>", "images": 1e400}}, "too few real images"),
+        ({"step": 4, "floor": {"kid": 1.0}}, "The floor was not measured"),
+    ],
+)
+def test_a_floor_that_is_not_there_or_damaged_is_told(
+    run: Path, event: dict[str, object], words: str
+) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "score_kid": 0.5, "score_protocol": "x"}\n')
+    runs.find(run).journal.record("scored", **{"step": 5, **event})  # type: ignore[arg-type]
+    made = report("run")
+    assert words in made
+    assert "<b>" not in made
+
+
+def test_that_something_is_left_out_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = seen_once(run / "ckpt.pt", lambda done, total: None)
+    bare = seen._replace(layers=seen.layers._replace(chains={}, lower={}))
+    monkeypatch.setattr(inside, "look", lambda path, progress: bare)
+    monkeypatch.setattr(document, "MOST_EVENTS", 2)
+    made = report("run")
+    assert "Of networks with more than 1,000,000 weights" in made
+    assert "Older ones are left out: 1." in made
 
 
 def test_the_commands_make_the_same_settings_again(run: Path) -> None:

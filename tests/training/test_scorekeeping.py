@@ -17,7 +17,7 @@ from conftest import inputs_of
 from ganctl.data.faces import draw_face
 from ganctl.errors import CheckpointError, ConfigError
 from ganctl.models import Generator
-from ganctl.scores.comparison import Scores
+from ganctl.scores.comparison import Floor, RealImages, Scores
 from ganctl.scores.features import Features
 from ganctl.settings.config import Config
 from ganctl.store import best, checkpoint, runs
@@ -90,6 +90,27 @@ def test_a_row_says_what_was_measured_and_how(tiny: Make, pixels: np.ndarray) ->
     (scored,) = (event for event in events if event["event"] == "scored")
     assert scored["protocol"]["real_images"] == 50
     assert scored["seconds"] >= 0
+    assert scored["floor"] is None  # of 60 real images no two sets can be made
+
+
+def test_the_floor_is_measured_once_and_written_down_with_each_score(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.stack([np.asarray(draw_face(i, 32)) for i in range(100)])
+    measured: list[Floor | None] = []
+    floor = RealImages.floor
+
+    def counted(real: RealImages, *given: Any) -> Floor | None:
+        measured.append(floor(real, *given))
+        return measured[-1]
+
+    monkeypatch.setattr(RealImages, "floor", counted)
+    run = runs.create(Path("run"), "x", tiny())
+    trained(run, tiny(**SCORED, train__steps=4), pixels)
+    (found,) = measured
+    assert found is not None and found.images == 50
+    told = [event["floor"] for event in run.journal.events() if event["event"] == "scored"]
+    assert told == [found.as_data()] * 2
 
 
 def test_a_step_that_is_not_logged_is_scored_at_the_next_that_is(
