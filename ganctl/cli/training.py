@@ -8,6 +8,7 @@ from ganctl import distributed, resuming, session
 from ganctl.cli import event_files, show, watching
 from ganctl.cli.event_files import EventFiles
 from ganctl.cli.outputs import name_part
+from ganctl.data.held_out import ENOUGH
 from ganctl.data.sources import NAMED, found
 from ganctl.errors import StoppedError, shell_quoted
 from ganctl.session import Session
@@ -48,7 +49,7 @@ def start(
 def _propose_photos64(begun: Session) -> None:
     """A line on the preset for few images, for those who have few and named no preset."""
     count, where = len(begun.images.packed.images), begun.config.data.source
-    if where in NAMED or count >= FEW or not distributed.is_first():
+    if where in NAMED or not ENOUGH <= count < FEW or not distributed.is_first():
         return
     better = f"ganctl train --preset photos64 --data {shell_quoted(where)}"
     show.note(f"hint: a preset for {count:,} images, at 64 x 64 with augmentation: {better}")

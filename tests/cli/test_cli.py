@@ -60,6 +60,9 @@ def test_few_images_without_a_preset_get_a_line_on_the_one_for_them(
     photos: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", "--data", str(photos), *TINY]
+    assert main(command) == 0
+    assert "photos64" not in capsys.readouterr().err  # of so few it would hold out none, and must
+    monkeypatch.setattr("ganctl.cli.training.ENOUGH", 12)
     line = f"hint: a preset for 12 images, at 64 x 64 with augmentation: ganctl train --preset photos64 --data {photos}"
     assert main(command) == 0
     assert line in capsys.readouterr().err
