@@ -28,6 +28,18 @@ UNBOUNDED = {  # losses that fall for ever if D's scores grow, and the penalty t
 FEW, MANY = 0.3, 1.5  # diversity below and above which there is a word, though no alarm
 UNCHALLENGED = 0.02  # share of what guessing has that D's loss typically is when it has won ...
 HICCUP = 0.1  # ... and what it may come to now and then
+COLLAPSES = {  # figures: of which images, as varied as which real ones, and what else to begin with
+    "diversity": (
+        "images from fixed noise", "real ones",
+        "a lower optim.g_lr, more optim.d_steps_per_g, a larger optim.batch_size,"
+        " model.d_spectral_norm: true or loss.r1",
+    ),
+    "class_diversity": (
+        "images of one class from different noise", "real ones of that class",
+        "fewer, larger classes, model.conditional: false, a lower optim.g_lr or a larger"
+        " optim.batch_size",
+    ),
+}  # fmt: skip
 MEMORISED = 0.75  # how often D scores a training image above an unseen one; by chance 0.5
 
 
@@ -57,7 +69,7 @@ def diagnose(rows: Sequence[Mapping[str, Any]], loss: str, window: int) -> list[
     recent = [row for row in rows if row["step"] > now - window]
     weak = _too_weak(recent, loss)  # then images are all alike, too
     found = (
-        weak or _collapse(recent) or _collapse_within_classes(recent),
+        weak or _collapse(recent, "diversity") or _collapse(recent, "class_diversity"),
         _explodes(recent) or _overpowers(recent, loss),
         _memorises(recent),
         None if weak else _odd_diversity(recent),
@@ -81,29 +93,17 @@ def _too_weak(rows: Sequence[Mapping[str, Any]], loss: str) -> Diagnosis | None:
     )
 
 
-def _collapse(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
-    diversity = _figures(rows, "diversity")
+def _collapse(rows: Sequence[Mapping[str, Any]], figure: str) -> Diagnosis | None:
+    """Images are all alike, by `figure`: one of COLLAPSES."""
+    diversity = _figures(rows, figure)
     if not diversity or max(diversity) >= COLLAPSED:
         return None
+    images, real, advice = COLLAPSES[figure]
     return Diagnosis(
         "mode collapse",
-        f"since step {rows[0]['step']:,} images from fixed noise have been at most"
-        f" {max(diversity):.2f} times as varied as real ones",
-        "go back to a checkpoint from before, or start again with a lower optim.g_lr, more"
-        " optim.d_steps_per_g, a larger optim.batch_size, model.d_spectral_norm: true or loss.r1",
-    )
-
-
-def _collapse_within_classes(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
-    diversity = _figures(rows, "class_diversity")
-    if not diversity or max(diversity) >= COLLAPSED:
-        return None
-    return Diagnosis(
-        "mode collapse",
-        f"since step {rows[0]['step']:,} images of one class from different noise have been at most"
-        f" {max(diversity):.2f} times as varied as real ones of that class",
-        "go back to a checkpoint from before, or start again with fewer, larger classes,"
-        " model.conditional: false, a lower optim.g_lr or a larger optim.batch_size",
+        f"since step {rows[0]['step']:,} {images} have been at most {max(diversity):.2f} times as"
+        f" varied as {real}",
+        f"go back to a checkpoint from before, or start again with {advice}",
     )
 
 
