@@ -21,6 +21,7 @@ from ganctl.store.overview import Overview
 from ganctl.store.runs import Run
 
 SHOWN = ("started", "alarm", "rolled back", "stopped", "failed", "done")
+MOST_LETTERS = 500  # of what is said of an event
 MOST_MARKS = 200  # of a run on each curve
 ROWS = 2000  # of metrics.jsonl that are looked at together
 MACHINE = ("threads", "torch", "device", "cpu_capability", "machine")
@@ -177,7 +178,8 @@ def sentence(event: Mapping[str, Any]) -> str:
     if what == "alarm":
         what = f"alarm: {event.get('name', '')}"
     reason = event.get("evidence") or event.get("reason") or ""
-    return f"{what}: {reason}" if reason else what
+    said = f"{what}: {reason}" if reason else what
+    return said if len(said) <= MOST_LETTERS else f"{said[:MOST_LETTERS]} ..."
 
 
 def marked(events: Sequence[Row]) -> list[Row]:

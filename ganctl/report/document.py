@@ -68,12 +68,12 @@ def _facts(number: int, each: Account) -> str:
 def _events(number: int, each: Account) -> str:
     lines = []
     for event in each.events[-MOST_EVENTS:]:
-        kind = " class='alarm'" if event["event"] in ("alarm", "failed") else ""
-        cells = f"<td class='number'>{event['step']:,}</td><td{kind}>"
-        when = str(event.get("time", ""))[:25]
+        kind = "what alarm" if event["event"] in ("alarm", "failed") else "what"
+        cells = f"<td class='number'>{event['step']:,}</td><td class='{kind}'>"
+        when = str(event.get("time", ""))[:16].replace("T", " ")  # to the minute
         sentence = text(account.sentence(event))
-        lines.append(f"<tr>{cells}{sentence}</td><td class='faint'>{text(when)}</td></tr>")
-    head = "<tr><th class='number'>step</th><th>what</th><th>when</th></tr>"
+        lines.append(f"<tr>{cells}{sentence}</td><td class='when'>{text(when)}</td></tr>")
+    head = "<tr><th class='number'>step</th><th>what</th><th>when (UTC)</th></tr>"
     table = f"<div class='wide' tabindex='0'><table>{head}{''.join(lines)}</table></div>"
     if (left := len(each.events) - len(lines)) > 0:
         table = f"<p class='faint'>Older ones are left out: {left:,}.</p>{table}"

@@ -53,7 +53,7 @@ def _kernel(figures: Mapping[str, Any]) -> str:
 def _floor_words(scored: Mapping[str, Any]) -> str:
     """What the floor is of; a run of an older ganctl did not measure it."""
     if "floor" not in scored:
-        return "The floor was not measured: `ganctl score` does."
+        return "The floor was not measured by this run; `ganctl score` measures it."
     floor, protocol = scored["floor"], scored.get("protocol")
     sizes = [
         number(of, name) if isinstance(of, dict) else math.nan

@@ -102,7 +102,7 @@ def test_scores_are_told_with_their_protocol_and_are_a_line(run: Path, browser: 
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        ({}, "The floor was not measured: `ganctl score` does."),
+        ({}, "The floor was not measured by this run; `ganctl score` measures it."),
         ({"floor": None}, "too few real images"),
         ({"floor": "<b>", "protocol": 3}, "too few real images"),
         ({"floor": {"kid": "<b>", "images": 1e400}}, "too few real images"),
@@ -167,6 +167,15 @@ def test_it_is_no_wider_than_a_phone_or_a_screen(run: Path, browser: Browser) ->
     for width in (360, 1300):
         browser.open(Path("x.html"), width=width)
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_long_reason_leaves_room_for_when_it_was(run: Path, browser: Browser) -> None:
+    runs.find(run).journal.record("failed", 2**61, reason="the disk is full, " * 60)
+    assert "the disk is full" * 30 not in report("run").replace(", ", "")
+    browser.open(Path("x.html"), width=360)
+    for kind in ("what", "when"):
+        widths = f"[...document.querySelectorAll('td.{kind}')].map((cell) => cell.clientWidth)"
+        assert min(browser.evaluate(widths)) > 90
 
 
 def test_hostile_names_are_text(run: Path, browser: Browser) -> None:
