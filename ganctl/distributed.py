@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from ganctl.meeting import Meeting, Progress
 from ganctl.processes import Place, launched, place
 
 Answer = TypeVar("Answer")
+Part = TypeVar("Part")
 
 PARENT_SECONDS = 0.5  # between two looks whether what started this process is still there
 
@@ -157,6 +158,33 @@ def brought(array: np.ndarray) -> list[np.ndarray]:
     return [] if places is None else [each.numpy() for each in places]
 
 
+def in_turns(
+    parts: Sequence[Part],
+    work: Callable[[Sequence[Part]], Iterator[np.ndarray]],
+    progress: Progress | None = None,
+) -> Iterator[tuple[Part, np.ndarray]]:
+    """Each of `parts` and what `work` makes of it, in order, at the first process; elsewhere none.
+
+    The processes take the parts in turns, and each gives `work` its own. All arrays must be of one
+    shape and type. A GanctlError of one process, also of its `progress`, is raised in all.
+    """
+    turns = [parts[start : start + size()] for start in range(0, len(parts), size())]
+    # In the last turn some may work in vain.
+    own = work([turn[min(rank(), len(turn) - 1)] for turn in turns])
+
+    done = 0
+
+    def next_one() -> np.ndarray:
+        nonlocal done
+        made, done = next(own), min(done + size(), len(parts))
+        if progress is not None:
+            progress(done, len(parts))
+        return made
+
+    for turn in turns:
+        yield from zip(turn, brought(all_do(next_one)), strict=False)
+
+
 class Agreement:
     """Makes what one process wishes the decision of all, and never waits for a GPU.
 
@@ -190,6 +218,14 @@ def first_does(task: Callable[[], Answer]) -> Answer:
     A GanctlError of it is raised in all. However long it takes, nobody runs out of patience.
     """
     return task() if _meeting is None else _meeting.told(task)
+
+
+def all_do(task: Callable[[], Answer]) -> Answer:
+    """What `task` returns in this process, once all have done it.
+
+    A GanctlError of one is raised in all.
+    """
+    return task() if _meeting is None else _meeting.done_by_all(task)
 
 
 def each_machine_does(task: Callable[[Progress], Answer], progress: Progress) -> Answer | None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from ganctl import errors
-from ganctl.errors import ConfigError, GanctlError, ProcessError
+from ganctl.errors import ConfigError, GanctlError, ProcessError, StoppedError
 from ganctl.processes import TIMEOUT, Place, restarts, timeout
 
 Answer = TypeVar("Answer")
@@ -100,6 +100,24 @@ class Meeting:
         if "error" in told:
             raise _error(told["error"])
         return cast(Answer, told["answer"])
+
+    def done_by_all(self, task: Callable[[], Answer]) -> Answer:
+        """See `distributed.all_do`."""
+        key, failed = self._next("done"), torch.tensor(0)
+        answer, own = None, None
+        try:
+            answer = task()
+        except GanctlError as error:
+            own, failed = error, torch.tensor(self.place.size - self.place.rank)
+            self._tell(f"{key}/{self.place.rank}", _said(error, self.place))
+        with self.answers():
+            dist.all_reduce(failed, dist.ReduceOp.MAX, group=self.control)
+        spokesman = self.place.size - int(failed)  # the first one that failed, if one did
+        if spokesman < self.place.size:
+            if own is not None and spokesman == self.place.rank:
+                raise own
+            raise _error(json.loads(self._wait_for(f"{key}/{spokesman}")))
+        return cast(Answer, answer)
 
     def by_machines(self, task: Callable[[Progress], Answer], progress: Progress) -> Answer | None:
         """See `distributed.each_machine_does`."""
@@ -199,6 +217,8 @@ class Meeting:
 
 def _said(error: BaseException, place: Place) -> dict[str, Any]:
     """`error` in words that another process can raise it from."""
+    if (number := getattr(error, "signal_number", None)) and not isinstance(error, GanctlError):
+        error = StoppedError("stopped", None, number)
     known = isinstance(error, GanctlError)
     message = str(error) if known else f"{type(error).__name__}: {error}"
     return {

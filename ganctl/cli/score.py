@@ -1,10 +1,12 @@
 """`ganctl score`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ganctl.cli import launching
 from ganctl.cli.points import MAX_IMAGES, Raw, Source, Truncation
 from ganctl.errors import CheckpointError, ConfigError
 
@@ -18,6 +20,7 @@ DEFAULT_IMAGES = 5000  # of each kind, or half of the real ones if there are not
 
 
 def score(
+    context: typer.Context,
     source: Source = None,
     images: Annotated[
         str | None,
@@ -41,6 +44,7 @@ def score(
     ] = False,
     raw: Raw = False,
     truncation: Truncation = None,
+    processes: Annotated[str | None, typer.Option(metavar="N", help=launching.HELP)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
 ) -> None:
@@ -53,25 +57,32 @@ def score(
     ganctl score
     ganctl score runs/celeba64-001 --all
     ganctl score runs/celeba64-001/best.pt -n 50000 --features inception
+    ganctl score -n 50000 --processes all
     ganctl score --images generated/ --data photos/
     """
     _check_options(source, images, data, n, every or unseen, raw, truncation)
 
+    if (code := launching.shared(context.obj, processes)) is not None:
+        raise typer.Exit(code)
+
+    from ganctl import distributed
     from ganctl.cli import score_tables
     from ganctl.runtime import choose_device, prepare
     from ganctl.scores.features import open_features
 
-    target = choose_device(device)
-    prepare(target)
-    measured_with = open_features(features, target)
-    if images is not None and data is not None:
-        report = _of_folders(images, data, n, measured_with)
-    else:
-        report = _of_checkpoints(source, data, n, measured_with, unseen, every, raw, truncation)
-    if json:
-        score_tables.print_json(report)
-    else:
-        score_tables.print_report(report)
+    with distributed.joined(device) as own_device:
+        target = choose_device(own_device)
+        prepare(target)
+        distributed.first_does(lambda: open_features(features, target).name)  # perhaps a download
+        measured_with = distributed.all_do(lambda: open_features(features, target))
+        if images is not None and data is not None:
+            report = _of_folders(images, data, n, measured_with)
+        else:
+            report = _of_checkpoints(source, data, n, measured_with, unseen, every, raw, truncation)
+        if json and distributed.is_first():
+            score_tables.print_json(report)
+        elif distributed.is_first():
+            score_tables.print_report(report)
 
 
 def _check_options(
@@ -101,14 +112,18 @@ def _check_options(
 def _of_folders(images: str, data: str, n: int | None, features: "Features") -> "Report":
     """Both kinds are prepared alike: squares of the side that the first generated image has."""
     from ganctl.cli.show import ProgressBar
-    from ganctl.data.packing import pack
+    from ganctl.data.packing import opened, pack
     from ganctl.data.sources import open_source
+    from ganctl.distributed import each_machine_does
     from ganctl.scores.comparison import RealImages, Report, Scored, compare
 
     first = open_source(images, MOST_SIDE).read(0)
     side = min(*first.size, MOST_SIDE)
     with ProgressBar("preparing images") as progress:
-        packed = [pack(open_source(where, side), side, None, progress) for where in (images, data)]
+        packed = [
+            each_machine_does(partial(pack, *asked), progress) or opened(*asked)
+            for asked in ((open_source(where, side), side, None) for where in (images, data))
+        ]
     fake, real_all = (each.images for each in packed)
     count = n or min(len(fake), _default(len(real_all)))
     real = RealImages(real_all, f"images of {data}", count)
@@ -127,11 +142,16 @@ def _of_checkpoints(
 ) -> "Report":  # fmt: skip
     """The checkpoint or all of a run, against the images that it was trained on, or others."""
     from ganctl.cli.show import ProgressBar
+    from ganctl.distributed import first_does
     from ganctl.scores.comparison import Report, Scored, compare, fake_words, of_generator
     from ganctl.store import runs
     from ganctl.store.contents import load_networks
 
-    paths = runs.find(source).whole_checkpoints() if every else [runs.find_checkpoint(source)]
+    def chosen() -> list[str]:
+        found = runs.find(source).whole_checkpoints() if every else [runs.find_checkpoint(source)]
+        return [str(path) for path in found]
+
+    paths = [Path(path) for path in first_does(chosen)]
     real = _real_images(paths[-1], data, n, unseen)
     count = real.count
     with ProgressBar("measuring real images", PATIENCE) as progress:

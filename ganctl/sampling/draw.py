@@ -3,8 +3,8 @@
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle, starmap
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganctl.distributed import brought, first_does, rank, size
+from ganctl.distributed import first_does, in_turns
 from ganctl.errors import ConfigError
+from ganctl.meeting import Progress
 from ganctl.models import Generator, fold, swaps
 from ganctl.runtime import Precision, autocast, random_stream, upload
 from ganctl.sampling.pictures import PICTURES, enlarged, grid, png, save_picture, save_png, to_uint8
@@ -83,19 +84,42 @@ def draw(
 
     Several processes draw the batches in turns, and the first one gets them all, the others none.
     """
+    given = in_shares(
+        generator, points, lambda _, images: to_uint8(images), batch_size=batch_size,
+        truncation=truncation, device=device, precision=precision,
+    )  # fmt: skip
+    for wanted, images in given:
+        yield Batch(wanted, images[: len(wanted)])
+
+
+def in_shares(
+    generator: Generator,
+    points: Sequence[Point],
+    make: Callable[[Sequence[Point], Tensor], np.ndarray],
+    *,
+    batch_size: int,
+    truncation: float | None = None,
+    device: torch.device,
+    precision: Precision = "fp32",
+    progress: Progress | None = None,
+) -> Iterator[tuple[Sequence[Point], np.ndarray]]:
+    """The points of each batch, and what `make` makes of them and their images; see `drawn`.
+
+    Several processes take the batches in turns, and the first one gets all, the others none;
+    `progress` is told how many batches are done.
+    """
     # What is faster is measured once a machine: by the first process, for all.
     first_does(lambda: list(swaps.choose(device, precision, generator)))
+
+    def work(own: Sequence[Sequence[Point]]) -> Iterator[np.ndarray]:
+        given = drawn(
+            generator, [point for batch in own for point in batch], batch_size=batch_size,
+            truncation=truncation, device=device, precision=precision,
+        )  # fmt: skip
+        return starmap(make, given)
+
     batches = [points[start : start + batch_size] for start in range(0, len(points), batch_size)]
-    turns = [batches[start : start + size()] for start in range(0, len(batches), size())]
-    # In the last turn some may draw in vain.
-    own = [point for turn in turns for point in turn[min(rank(), len(turn) - 1)]]
-    given = drawn(
-        generator, own, batch_size=batch_size, truncation=truncation, device=device,
-        precision=precision,
-    )  # fmt: skip
-    for turn, (_, images) in zip(turns, given, strict=True):
-        for wanted, each in zip(turn, brought(to_uint8(images)), strict=False):
-            yield Batch(wanted, each[: len(wanted)])
+    return in_turns(batches, work, progress)
 
 
 @torch.no_grad()

@@ -1,17 +1,19 @@
 """Scores: how far generated images are from real ones, and real ones from each other."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ganctl.data.stored import ImageArray
+from ganctl.distributed import first_does
 from ganctl.errors import CheckpointError, ConfigError
 from ganctl.models import Generator
 from ganctl.runtime import random_stream
-from ganctl.sampling.draw import classes_in_turn, drawn
+from ganctl.sampling.draw import Point, classes_in_turn, in_shares
 from ganctl.sampling.pictures import to_uint8
 from ganctl.scores import kid, prdc, statistics
 from ganctl.scores.features import BATCH, Features
@@ -62,10 +64,18 @@ class Report(NamedTuple):
     floor: Floor | None
 
 
-def compare(real: Statistics, fake: Statistics) -> Scores:
-    """The scores of the second set against the first."""
+def compare(real: Statistics | None, fake: Statistics | None) -> Scores:
+    """The scores of the second set against the first.
+
+    Of several processes the first one has the statistics, and tells the others the scores.
+    """
+    return Scores(*first_does(lambda: _compared(real, fake)))
+
+
+def _compared(real: Statistics | None, fake: Statistics | None) -> list[float]:
+    assert real is not None and fake is not None
     distance = frechet_distance(real.gaussian, fake.gaussian)
-    return Scores(distance, *kid.kid(real.kept, fake.kept), *prdc.prdc(real.kept, fake.kept))
+    return [distance, *kid.kid(real.kept, fake.kept), *prdc.prdc(real.kept, fake.kept)]
 
 
 class RealImages:
@@ -102,8 +112,8 @@ class RealImages:
         """Of the pixels that are compared with."""
         return statistics.digest(self.images, self._order[: self.count])
 
-    def statistics(self, features: Features, progress: Progress) -> Statistics:
-        """Of the images that are compared with."""
+    def statistics(self, features: Features, progress: Progress) -> Statistics | None:
+        """Of the images that are compared with; see `statistics.of_images`."""
         order = self._order[: self.count]
         return statistics.of_images(self.images, order, features, progress)
 
@@ -142,24 +152,25 @@ def of_generator(
     features: Features,
     progress: Progress,
     truncation: float | None = None,
-) -> Statistics:
+) -> Statistics | None:
     """Of the images of seeds 0 to count - 1, in fp32; with classes, of all of them in turn.
 
-    These are the images of `ganctl sample`. CheckpointError if one is not finite.
+    These are the images of `ganctl sample`. CheckpointError if one is not finite. Several processes
+    share the work, and the first of them has the answer, the others None.
     """
     labels = range(generator.n_classes) if generator.n_classes else [None]
     points = classes_in_turn(range(count), list(labels))
 
-    def batches() -> Iterator[np.ndarray]:
-        given = drawn(
-            generator, points, batch_size=BATCH, truncation=truncation, device=features.device
-        )
-        for batch, images in given:
-            if not images.isfinite().all():
-                raise CheckpointError("the generator draws images that are not finite")
-            yield to_uint8(images)[: len(batch)]
+    def rows(batch: Sequence[Point], images: Tensor) -> np.ndarray:
+        if not images.isfinite().all():
+            raise CheckpointError("the generator draws images that are not finite")
+        return statistics.rows_of(to_uint8(images)[: len(batch)], features)
 
-    return statistics.measured(batches(), features, count, progress)
+    found = in_shares(
+        generator, points, rows, batch_size=BATCH, truncation=truncation, device=features.device,
+        progress=statistics.by_images(progress, count),
+    )  # fmt: skip
+    return statistics.measured(found, features, count)
 
 
 def fake_words(count: int, *, raw: bool = False, truncation: float | None = None) -> str:

@@ -6,7 +6,7 @@ It is written and read as a checkpoint is, so it is whole or measured anew.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ganctl.cache import cache_folder
 from ganctl.data.stored import ImageArray
+from ganctl.distributed import all_do, first_does, in_turns, is_first
 from ganctl.errors import CheckpointError, DataError, StorageError
 from ganctl.scores.features import BATCH, Features
 from ganctl.scores.frechet import Gaussian, Moments
@@ -38,45 +39,75 @@ class Statistics:
 
 
 def measured(
-    batches: Iterable[np.ndarray], features: Features, total: int, progress: Progress
-) -> Statistics:
-    """Of images that come in batches (B, H, W, 3) uint8, `total` of them, which are not kept."""
+    found: Iterable[tuple[Sized, np.ndarray]], features: Features, total: int
+) -> Statistics | None:
+    """Of batches of images, `total` in all, each with `rows_of` it.
+
+    None if there are none, as in all but the first of several processes.
+    """
     moments, kept = Moments(features.width), []
-    for images in batches:
-        found = features.of(images)
+    for batch, rows in found:
+        of_batch = torch.from_numpy(rows[: len(batch)])
         if moments.count < KEPT:
-            kept.append(found[: KEPT - moments.count])
-        moments.add(found)
-        progress(moments.count, total)
-    return Statistics(moments.count, moments.gaussian(), torch.cat(kept))
+            kept.append(of_batch[: KEPT - moments.count])
+        moments.add(of_batch)
+    return Statistics(total, moments.gaussian(), torch.cat(kept)) if kept else None
+
+
+def rows_of(images: np.ndarray, features: Features) -> np.ndarray:
+    """(BATCH, D) fp32: the features of images (B, H, W, 3) uint8, B <= BATCH, and then zeros."""
+    found = features.of(images).numpy()
+    return np.pad(found, ((0, BATCH - len(found)), (0, 0)))
+
+
+def by_images(progress: Progress, total: int) -> Progress:
+    """What is to be told of batches, to tell `progress` of images."""
+    return lambda batches, _: progress(min(batches * BATCH, total), total)
 
 
 def of_images(
     images: ImageArray, order: np.ndarray, features: Features, progress: Progress
-) -> Statistics:
-    """Of `images` (N, H, W, 3) at the places `order`, from the cache or measured now."""
+) -> Statistics | None:
+    """Of `images` (N, H, W, 3) at the places `order`, from the cache or measured now.
+
+    Several processes share the work, and the first of them has the answer, the others None.
+    """
+    path, identity = all_do(lambda: _place(images, order, features))
+    found = _read(path, identity, features.width) if is_first() else None
+    if first_does(lambda: found is not None):
+        return found
+
+    def work(own: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        return (rows_of(np.ascontiguousarray(images[numbers]), features) for numbers in own)
+
+    told = by_images(progress, len(order))
+    rows: Iterator[tuple[np.ndarray, np.ndarray]] = in_turns(_batches(order), work, told)
+    found = measured(rows, features, len(order))
+    if found is not None:
+        _write(path, identity, found)
+    return found
+
+
+def _place(
+    images: ImageArray, order: np.ndarray, features: Features
+) -> tuple[Path, dict[str, object]]:
+    """Where the statistics of just this are kept, and what they are of."""
     identity = {"version": VERSION, "kept": KEPT, "features": features.name}
     identity |= {"weights": features.digest, "images": digest(images, order), "n": len(order)}
     name = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:32]
-    path = cache_folder() / "scores" / f"{name}.pt"
-    found = _read(path, identity, features.width)
-    if found is None:
-        found = measured(_batches(images, order), features, len(order), progress)
-        _write(path, identity, found)
-    return found
+    return cache_folder() / "scores" / f"{name}.pt", identity
 
 
 def digest(images: ImageArray, order: np.ndarray) -> str:
     """SHA-256 of the size of images (N, H, W, 3) and the pixels of those at the places `order`."""
     found = hashlib.sha256(repr(images.shape[1:]).encode())
-    for batch in _batches(images, order):
-        found.update(batch.data)
+    for numbers in _batches(order):
+        found.update(np.ascontiguousarray(images[numbers]).data)
     return found.hexdigest()
 
 
-def _batches(images: ImageArray, order: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(order), BATCH):
-        yield np.ascontiguousarray(images[order[start : start + BATCH]])
+def _batches(order: np.ndarray) -> list[np.ndarray]:
+    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
 
 def _read(path: Path, identity: dict[str, object], width: int) -> Statistics | None:

@@ -31,7 +31,7 @@ from ganctl.training.inputs import Inputs, ahead
 from ganctl.training.metrics import Meter, Row
 from ganctl.training.previews import save_preview
 from ganctl.training.saving import Saver, newest_sane
-from ganctl.training.scorekeeping import Scorekeeper
+from ganctl.training.scorekeeping import Measured, Scorekeeper
 from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
@@ -81,7 +81,7 @@ def train(
     """
     saver = Saver(run, config, inputs.batches.device, data)
     keeper = Scorekeeper(config, inputs.batches, run, stop)
-    first_does(keeper.open)
+    keeper.open()
     while state.step < config.train.steps:
         try:
             _train_on(state, inputs, config, saver, keeper, watcher, stop)
@@ -116,7 +116,11 @@ def _train_on(
             ending = state.step == last_step or stopped_by > 0
             if ending or state.step % every.log_every == 0:
                 row = meter.read(device)
-                found = first_does(partial(examine, row, state, checkup, saver, keeper, watcher))
+                check(row, state, saver)
+                measured = score(row, state, keeper)
+                found = first_does(
+                    partial(examine, row, measured, state, checkup, saver, keeper, watcher)
+                )
                 ending = ending or found["alarm"] is not None
                 if found["scored"]:
                     meter.restart()
@@ -153,20 +157,31 @@ def _ended(step: int, stopped_by: int, alarm: list[Any] | None, run: Run) -> Gan
     return AlarmError(f"stopped and saved at step {step:,}, {diagnosis}", hint)
 
 
-def examine(
-    row: Row | None, state: TrainState, checkup: Checkup, saver: Saver, keeper: Scorekeeper,
-    watcher: Watcher,
-) -> Finding:  # fmt: skip
-    """Write down how the run does, and its score if that is due; what follows from it.
+def check(row: Row | None, state: TrainState, saver: Saver) -> None:
+    """DivergedError if fp16 overflows however small its scale is, or a figure is not finite.
 
-    Raises DivergedError. `row` is None while all steps were skipped.
+    `row` is None while all steps were skipped.
     """
     check_scale(state, saver)
+    if row is not None:
+        check_finite(row, state, saver)
+
+
+def score(row: Row | None, state: TrainState, keeper: Scorekeeper) -> Measured | None:
+    """How good the averaged generator's images are, if that is due; also added to `row`."""
+    if row is None or not first_does(partial(keeper.due, state.step)):
+        return None
+    return keeper.measure(averaged(state), row)
+
+
+def examine(
+    row: Row | None, measured: Measured | None, state: TrainState, checkup: Checkup, saver: Saver,
+    keeper: Scorekeeper, watcher: Watcher,
+) -> Finding:  # fmt: skip
+    """Write down how the run does; what follows from it."""
     if row is None:
         return {"alarm": None, "scored": False, "best": False}
-    check_finite(row, state, saver)
     begun = checkup.complete(row, state, averaged(state))
-    measured = keeper.measure(averaged(state), row) if keeper.due(state.step) else None
     report(row, begun, saver.run.journal, watcher)
     saver.sane = is_sane(row)
     serious = [found for found in begun if found.alarming]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ganctl.data.batches import Batches
-from ganctl.errors import ConfigError, DataError, GanctlError
+from ganctl.distributed import all_do, first_does, is_first
+from ganctl.errors import ConfigError, DataError, GanctlError, StoppedError
 from ganctl.models import Generator
 from ganctl.scores.comparison import (
     LEAST,
@@ -52,10 +53,6 @@ class Measured(NamedTuple):
         return {"step": self.step, **self.figures(), "protocol": self.protocol.as_data()}
 
 
-class _StoppedError(Exception):
-    """A signal came while images were measured."""
-
-
 class Scorekeeper:
     """Measures a run every so many steps; without features it never does."""
 
@@ -69,8 +66,7 @@ class Scorekeeper:
     def open(self) -> None:
         """Get ready; a run that cannot be scored is told so, and trains all the same.
 
-        ConfigError if score.features is a file of other weights. Of several processes only the
-        first one does this, and scores.
+        ConfigError if score.features is a file of other weights.
         """
         config, journal = self.config, self.run.journal
         if config.score.every:
@@ -96,14 +92,15 @@ class Scorekeeper:
     def measure(self, average: Generator, row: Row) -> Measured | None:
         """The score of the averaged generator, added to its step's `row`; None if there is none.
 
-        A signal that comes meanwhile is not kept waiting.
+        Several processes share the work, and all have the score. A signal to one of them that comes
+        meanwhile is not kept waiting.
         """
         assert self._features is not None
         begun, count, step = time.perf_counter(), self._real.count, row["step"]
 
         def progress(done: int, total: int) -> None:
-            if self.stop.signal_number is not None:
-                raise _StoppedError
+            if (number := self.stop.signal_number) is not None:
+                raise StoppedError("the run is asked to stop", None, number)
 
         try:
             real = self._real.statistics(self._features, progress)
@@ -113,8 +110,8 @@ class Scorekeeper:
             scores = compare(real, fake)
             if not all(math.isfinite(figure) for figure in scores):
                 raise DataError("a figure is not finite")
-        except _StoppedError:
-            log.info("step %s is not scored: the run is asked to stop", f"{step:,}")
+        except StoppedError as error:
+            log.info("step %s is not scored: %s", f"{step:,}", error.message)
             return None
         except GanctlError as error:
             log.warning("step %s cannot be scored: %s", f"{step:,}", error.message)
@@ -122,11 +119,12 @@ class Scorekeeper:
         protocol = self._real.protocol(self._features, fake_words(count), count)
         measured = Measured(step, scores, protocol)
         row.update(cast(Row, measured.figures()))
-        seconds = round(time.perf_counter() - begun, 1)
-        (floor,) = self._floor
-        told = {"protocol": protocol.as_data(), "floor": None if floor is None else floor.as_data()}
-        self.run.journal.record("scored", step, seconds=seconds, **told)
-        self._tell(score=_short(step, measured.figures()))
+        if is_first():
+            seconds = round(time.perf_counter() - begun, 1)
+            (floor,) = self._floor
+            facts = {"protocol": protocol.as_data(), "floor": floor and floor.as_data()}
+            self.run.journal.record("scored", step, seconds=seconds, **facts)
+            self._tell(score=_short(step, measured.figures()))
         return measured
 
     def is_best(self, measured: Measured) -> bool:
@@ -164,7 +162,8 @@ def _opened(config: Config, batches: Batches) -> Features | None:
         log.warning("the run is not scored: scores need %d images, and there are %d", LEAST, n)
         return None
     try:
-        return open_features(which, batches.device)
+        first_does(lambda: open_features(which, batches.device).name)  # which may be a download
+        return all_do(lambda: open_features(which, batches.device))
     except ConfigError as error:
         if which not in NAMES:  # a file, which a user has named
             raise

@@ -286,6 +286,7 @@ def test_a_file_that_was_named_must_be_right(
 def test_fewer_images_than_asked_for_are_said(
     tiny: Make, pixels: np.ndarray, faces: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "ganctl")
     run, few = (runs.create(Path(name), "x", tiny()) for name in ("run", "few"))
     config = tiny(**{**SCORED, "score__images": 5000}, train__steps=2)
     trained(run, config, pixels)
