@@ -46,14 +46,13 @@ def scored(config: Config, images: np.ndarray) -> list[Any]:
     return [[compare(each, fake) for each in twice], real.floor(given, ignore)]
 
 
-def test_scores_are_the_same_numbers_in_any_number_of_processes(
+def test_scores_in_two_processes_are_the_same_numbers(
     tiny: Callable[..., Config], pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = scored(tiny(), pictures)
     assert expected[0][0] == expected[0][1]
-    for size in (2, 4):
-        monkeypatch.setenv("GANCTL_CACHE", f"cache-{size}")  # else nothing real is measured
-        assert together(size, scored, tiny(), pictures) == [expected] * size
+    monkeypatch.setenv("GANCTL_CACHE", "another")  # else nothing real is measured
+    assert together(2, scored, tiny(), pictures) == [expected] * 2
 
 
 def failing(config: Config, images: np.ndarray) -> list[tuple[str, str]]:
