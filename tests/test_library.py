@@ -13,17 +13,7 @@ from PIL import Image
 import ganctl
 from ganctl.cli.app import main
 from ganctl.settings.config import Config
-
-TINY = [
-    "--set",
-    "model.width=8",
-    "--set",
-    "model.latent_dim=8",
-    "--batch-size",
-    "4",
-    "--steps",
-    "2",
-]
+from tests.cli.test_cli import TINY
 
 
 def test_a_model_draws_the_images_of_the_command(photos: Path) -> None:

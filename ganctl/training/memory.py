@@ -1,6 +1,6 @@
 """What is said when memory is full: one sentence, and a hint that can be followed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
@@ -23,15 +23,22 @@ def is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_explained(what: str, hint: str) -> Iterator[None]:
-    """OutOfMemoryError with this hint if memory runs out while `what` is done."""
+def _explained(explanation: Callable[[int | None], OutOfMemoryError]) -> Iterator[None]:
+    """One error for torch's ways of saying that memory is full; it is given the room in bytes."""
     with _bounded() as room:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
             if not is_full(error):
                 raise
-            raise OutOfMemoryError(f"out of memory while {what}{_there(room)}", hint) from error
+            raise explanation(room) from error
+
+
+def memory_explained(what: str, hint: str) -> AbstractContextManager[None]:
+    """OutOfMemoryError with this hint if memory runs out while `what` is done."""
+    return _explained(
+        lambda room: OutOfMemoryError(f"out of memory while {what}{_there(room)}", hint)
+    )
 
 
 def memory_for_images() -> AbstractContextManager[None]:
@@ -40,19 +47,12 @@ def memory_for_images() -> AbstractContextManager[None]:
     return memory_explained("preparing images", hint)
 
 
-@contextmanager
-def out_of_memory_explained(config: Config, run: Run | None = None) -> Iterator[None]:
-    """Turn torch's ways of saying that memory is full into one, with a hint that can be followed.
+def out_of_memory_explained(config: Config, run: Run | None = None) -> AbstractContextManager[None]:
+    """OutOfMemoryError with a hint that can be followed if memory runs out while training.
 
     `run` is one that may be resumed, whose settings are in a file.
     """
-    with _bounded() as room:
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_full(error):
-                raise
-            raise _full(config, run, room) from error
+    return _explained(lambda room: _full(config, run, room))
 
 
 def _full(config: Config, run: Run | None, room: int | None) -> OutOfMemoryError:

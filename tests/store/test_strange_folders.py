@@ -17,18 +17,9 @@ from ganctl.store import durable, runs
 from ganctl.store.runs import Run
 from ganctl.training import loop, state
 from ganctl.training.stopping import StopRequest
+from tests.cli.test_cli import TINY
 
 Capture = pytest.CaptureFixture[str]
-TINY = [
-    "--set",
-    "model.width=8",
-    "--set",
-    "model.latent_dim=8",
-    "--batch-size",
-    "4",
-    "--precision",
-    "fp32",
-]
 TEXT = "not ganctl's\n" * 9
 
 
