@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Value]] = {
     "faster": {"optim.g_lr": 8e-4, "optim.d_lr": 8e-4},
     "shorter-average": {"optim.ema_half_life": 2000},
     "small-batches": {"optim.batch_size": 16},
+    "smaller-batches": {"optim.batch_size": 8, "optim.ema_half_life": 1500},
     "narrower": {"model.width": 24},
     "wider": {"model.width": 48},
     "momentum": {"optim.betas": [0.5, 0.9]},
