@@ -6,8 +6,9 @@ Needs onnx and onnxscript, which are not installed by themselves; comparing need
 import json
 import logging
 import warnings
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def write(path: Path, exported: Exported) -> Comparison | None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
         warnings.simplefilter("ignore")  # the exporter's, which are about itself
-        program = torch.onnx.export(
+        program = _program(
             network,
             tuple(inputs.values()),
             dynamo=True,
@@ -70,10 +71,20 @@ def write(path: Path, exported: Exported) -> Comparison | None:
             output_names=["images" if generates else "scores"],
             verbose=False,
         )
-        assert program is not None
         program.model.metadata_props["ganctl"] = json.dumps(exported.saved.model_dump())
         program.save(temporary, external_data=False)
         return _compared(temporary, network, exported)
+
+
+def _program(*arguments: Any, **options: Any) -> Any:
+    """What torch.onnx.export makes; ConfigError if the packages do not fit torch or each other."""
+    try:
+        return torch.onnx.export(*arguments, **options)
+    except (ImportError, AttributeError, torch.onnx.errors.OnnxExporterError) as error:
+        names = ("torch", "onnx", "onnxscript", "onnx-ir")
+        versions = ", ".join(f"{name} {version(name)}" for name in names)
+        hint = "pip install --upgrade onnx onnxscript onnx-ir onnxruntime"
+        raise ConfigError(f"these do not work together: {versions} ({error})", hint) from error
 
 
 def inputs_of(exported: Exported, count: int) -> dict[str, Tensor]:

@@ -251,6 +251,22 @@ def test_an_onnx_file_that_differs_is_not_kept(
     assert not list(Path().iterdir())
 
 
+@needs_onnx
+def test_packages_that_do_not_fit_each_other_are_named(
+    run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    assert main(["export", "run", "--to", "onnx"]) == 2
+    err = capsys.readouterr().err
+    assert "error: these do not work together: torch 2." in err
+    assert "(No module named 'onnxscript._framework_apis.torch_2_11')" in err
+    assert "hint: pip install --upgrade onnx onnxscript" in err
+    assert not list(Path().glob("*.onnx*"))
+
+
 def test_without_onnx_installed_it_is_a_sentence_and_a_hint(
     run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
