@@ -12,7 +12,13 @@ from types import FrameType
 from ganctl.cli import show
 from ganctl.errors import ConfigError, ProcessError
 from ganctl.processes import launched, place
-from ganctl.training.stopping import SAVING, STOPPING
+from ganctl.training.stopping import (
+    LAST_WORDS,
+    SAVING,
+    SHOW_CURSOR,
+    STOPPING,
+    tell_terminal,
+)
 
 MOST = 1024
 GRACE = 20  # seconds that the others have to end by themselves once one has failed
@@ -74,6 +80,7 @@ class Crew:
             return self._watch()
         finally:
             self._kill()
+            tell_terminal(SHOW_CURSOR)  # which the panel of a killed process hides
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -120,6 +127,7 @@ class Crew:
         """The first signal goes to all processes, which save; a second one ends them at once."""
         if self._stopped_by is not None:
             self._kill()
+            tell_terminal(LAST_WORDS)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._stopped_by = number

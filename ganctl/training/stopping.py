@@ -57,11 +57,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    with suppress(OSError):
-        if os.isatty(STDERR):
-            os.write(STDERR, SHOW_CURSOR)
+    tell_terminal(SHOW_CURSOR)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def tell_terminal(words: bytes) -> None:
+    """Write `words` to stderr if it is a terminal; safe in a handler."""
+    with suppress(OSError):
+        if os.isatty(STDERR):
+            os.write(STDERR, words)
 
 
 class StopRequest:
@@ -116,9 +121,7 @@ class StopRequest:
         if self.signal_number is not None:
             for each in STOPPING:
                 signal.signal(each, signal.SIG_DFL)
-            with suppress(OSError):
-                if os.isatty(STDERR):
-                    os.write(STDERR, LAST_WORDS)
+            tell_terminal(LAST_WORDS)
             self._last_words(number)
             os.kill(os.getpid(), number)
         self.signal_number = number

@@ -303,6 +303,37 @@ def test_what_only_one_finds_out_is_told_by_the_first(photos: Path) -> None:
     assert not Path("r").exists()
 
 
+def lost_at_first(*words: str) -> int:
+    """Process 1 is killed in the first step, unless torchrun has started all anew."""
+    honest = loop.train_step
+
+    def step(state, given, config):  # type: ignore[no-untyped-def]
+        if distributed.rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest(state, given, config)
+
+    loop.train_step = step
+    return command(*words)
+
+
+def test_a_run_lost_before_its_first_save_begins_anew_when_torchrun_starts_it_again(
+    photos: Path,
+) -> None:
+    """What the processes meet in is torchrun's own, and still has the words of those before."""
+    meeting_place = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    given = {
+        "MASTER_PORT": str(meeting_place.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_MAX_RESTARTS": "1", "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
+    words = ["train", "--data", str(photos), *TINY, *OFTEN, "--steps", "2", "--run", "r"]
+    assert Crew(2, lost_at_first, *words, given=given).exit_codes() == [0, -signal.SIGKILL]
+    assert json.loads((Path("r") / "status.json").read_text())["exit_code"] == 10
+    given["TORCHELASTIC_RESTART_COUNT"] = "1"
+    assert Crew(2, lost_at_first, *words, given=given).results() == [0, 0], said()
+    assert "nothing was saved in r yet: it begins again at its first step" in said()
+    assert whole() == 2
+
+
 def test_a_port_in_use_is_one_sentence(photos: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
