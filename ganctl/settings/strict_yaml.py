@@ -57,8 +57,7 @@ def read_file(path: Path) -> Document:
 def read_text(text: str, name: str) -> Document:
     """The settings in `text`; `name` stands for the file in messages."""
     try:
-        _check_structure(text, name)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _Loader(text, name).get_single_node()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         hint = "indent with spaces, write `key: value`"
@@ -83,22 +82,26 @@ def read_value(text: str) -> Value:
         raise ConfigError(f"--set: cannot read the value {text!r}") from error
 
 
-def _check_structure(text: str, name: str) -> None:
-    """Refuse what would make composing expensive or ambiguous, before it is composed."""
-    depth, documents = 0, 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
+class _Loader(yaml.SafeLoader):
+    """Refuses what would make composing expensive or ambiguous, before it is composed."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self._file, self._depth, self._documents = name, 0, 0
+
+    def get_event(self) -> yaml.Event:
+        event: yaml.Event = super().get_event()  # type: ignore[no-untyped-call]
+        where = f"{self._file}:{event.start_mark.line + 1 if event.start_mark else 1}"
         if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(f"{name}:{line}: aliases (*name) are not allowed")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        if depth > MAX_DEPTH:
-            raise ConfigError(f"{name}:{line}: nested more than {MAX_DEPTH} levels deep")
-        if documents > 1:
-            raise ConfigError(f"{name}:{line}: a second document; one file holds one preset")
+            raise ConfigError(f"{where}: aliases (*name) are not allowed")
+        self._depth += isinstance(event, yaml.CollectionStartEvent)
+        self._depth -= isinstance(event, yaml.CollectionEndEvent)
+        if self._depth > MAX_DEPTH:
+            raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep")
+        self._documents += isinstance(event, yaml.DocumentStartEvent)
+        if self._documents > 1:
+            raise ConfigError(f"{where}: a second document; one file holds one preset")
+        return event
 
 
 def _value(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str]) -> Value:
