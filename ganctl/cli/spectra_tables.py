@@ -64,8 +64,8 @@ def print_history(snapshots: Sequence[Snapshot]) -> None:
     count = min(MOST_COLUMNS, len(snapshots))
     chosen = [snapshots[round(i * last / max(1, count - 1))] for i in range(count)]
     steps = (f"{snapshot.step:,}" for snapshot in chosen)
-    weights = f"of G's {chosen[-1].weights} weights"
-    table = show.table(f"exact sigma (stable rank) at step, {weights}", ("layer", *steps))
+    weights = f", of G's {chosen[-1].weights} weights" if chosen[-1].weights else ""
+    table = show.table(f"exact sigma (stable rank) at step{weights}", ("layer", *steps))
     by_name = [{s.name: s for s in snapshot.layers} for snapshot in chosen]
     for layer in _in_sections(chosen[-1].layers, table):
         found = [layers[layer.name] for layers in by_name]
@@ -118,7 +118,8 @@ def _block(layer: LayerSpectrum) -> str:
 def _title(snapshot: Snapshot) -> str:
     if snapshot.step is None:
         return snapshot.path
-    return f"{snapshot.path}, step {snapshot.step:,}, G's {snapshot.weights} weights"
+    which = f", G's {snapshot.weights} weights" if snapshot.weights else ""
+    return f"{snapshot.path}, step {snapshot.step:,}{which}"
 
 
 def _in_sections(layers: Sequence[LayerSpectrum], table: Table) -> Iterator[LayerSpectrum]:

@@ -30,7 +30,7 @@ class Snapshot(NamedTuple):
     layers: list[LayerSpectrum]
     chains: dict[str, list[Piece]]  # of each network, if its convolutions were looked at as maps
     lower: dict[str, float]  # of each of these, what it was seen to stretch two inputs by
-    weights: str = ""  # "live", or "averaged" ones of G; "" in a foreign file
+    weights: str = ""  # "live", or "averaged" ones of G; "" where it is not looked at
 
 
 def of_checkpoint(
@@ -68,7 +68,7 @@ def of_checkpoint(
             chains[name] = pieces(networks[name], norms, sides)
             classes = len(saved.data.classes) if saved.config.model.conditional else 0
             lower[name] = lower_bound(networks[name], saved.config.data.resolution, classes)
-    which = "averaged" if averaged else "live"
+    which = ("live" if live else "averaged") if "g" in names else ""
     return Snapshot(str(path), saved.step, layers, chains, lower, which)
 
 

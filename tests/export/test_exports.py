@@ -129,6 +129,10 @@ def test_inspectors_look_at_what_an_exported_file_has(run: Path, capsys: Capture
         options = ["--network", network, *(["--ema"] if network == "g" else [])]
         assert main(["inspect-sn", "run", "--json", *options]) == 0
         assert exported == json.loads(capsys.readouterr().out)["layers"]
+        assert main(["inspect-sn", name]) == 0
+        title = capsys.readouterr().out.splitlines()[0].strip()
+        which = ", G's averaged weights" if network == "g" else ""
+        assert title == f"{name}, step 2{which}"
     assert main(["inspect-attention", "g.safetensors", "-n", "2", "--rows", "1"]) == 0
 
 
