@@ -13,6 +13,7 @@ import torch
 from ganctl.cli.app import main
 from ganctl.data.batches import Batches
 from ganctl.data.faces import draw_face
+from ganctl.models import spectral
 from ganctl.settings import presets
 from ganctl.settings.config import Config, replace
 from ganctl.settings.strict_yaml import Value
@@ -97,6 +98,12 @@ def photos(tmp_path: Path) -> Path:
     for i in range(12):
         draw_face(i, 40).save(folder / ("more" if i % 3 == 0 else ".") / f"{i:02}.png")
     return folder
+
+
+@pytest.fixture
+def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are made of tensors that have none: power iterations at their start are in vain."""
+    monkeypatch.setattr(spectral, "START_ITERATIONS", 1)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_more_than_its_part_is_refused_and_the_limit_is_as_before(
     with bounded(processes=2) as room:
         assert room == int(SHARE * 2**29)
         with pytest.raises(RuntimeError, match="can't allocate memory") as refused:
-            torch.empty(2**29, dtype=torch.uint8)
+            torch.empty(2**32, dtype=torch.uint8)
         assert memory.is_full(refused.value)
         tighter = resource.getrlimit(LIMIT)[0]
         monkeypatch.setattr(main_memory, "available", lambda: 2**34)

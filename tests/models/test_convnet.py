@@ -72,6 +72,7 @@ def test_initial_weights_are_a_function_of_the_seed_alone() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.usefixtures("without_values")
 def test_both_networks_run_forward_on_a_pretended_gpu() -> None:
     """No GPU is needed: fake tensors have a device and a shape, and refuse to mix devices."""
     with FakeTensorMode(), torch.device("cuda"):

@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, relu
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import reference
-from ganctl.models import build_networks, least_weights
+from ganctl.models import build_networks, least_weights, spectral
 from ganctl.models.attention import SelfAttention
 from ganctl.models.resnet import DownBlock, Generator
 from ganctl.models.spectral import normalized_weights
@@ -47,7 +47,8 @@ GIGA_MACS = {
 def pair_on_meta(preset: str) -> tuple[nn.Module, nn.Module, int]:
     config = presets.load(preset)
     n_classes = CLASSES.get(preset, 10)
-    with torch.device("meta"):
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(spectral, "START_ITERATIONS", 1)  # there are no values to iterate on
         networks = build_networks(config.model, config.data, torch.Generator("cpu"), n_classes)
     return *networks, n_classes
 
@@ -184,6 +185,7 @@ def test_initial_kernels_have_the_papers_gains() -> None:
         assert 0.97 < layer.weight.abs().max() / (gain * (6 / fans) ** 0.5) <= 1.0001
 
 
+@pytest.mark.usefixtures("without_values")
 def test_both_networks_run_forward_on_a_pretended_gpu() -> None:
     config = replace(presets.load("sagan-cifar10"), {"model.width": 8})
     with FakeTensorMode(), torch.device("cuda"):

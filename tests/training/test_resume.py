@@ -64,9 +64,9 @@ def test_interrupted_equals_uninterrupted(
     """Three interruptions, with epochs of 12 images ending in between."""
     whole = runs.create(Path("whole"), "x", tiny())
     parts = runs.create(Path("parts"), "x", tiny())
-    expected = trained(whole, tiny(**changes, train__steps=8, train__checkpoint_every=8), faces)
+    expected = trained(whole, tiny(**changes, train__steps=6, train__checkpoint_every=6), faces)
     trained(parts, tiny(**changes, train__steps=1), faces)
-    for steps in (3, 5, 8):
+    for steps in (3, 4, 6):
         result = trained(parts, tiny(**changes, train__steps=steps), faces, resume=True)
     assert result == expected
 
@@ -86,10 +86,10 @@ def test_interrupted_equals_uninterrupted_with_classes_too(
     """The residual pair: labels, falling rates, larger batches for G."""
     whole = runs.create(Path("whole"), "x", tiny_resnet())
     parts = runs.create(Path("parts"), "x", tiny_resnet())
-    settings = {**changes, "train__steps": 8, "train__checkpoint_every": 8}
+    settings = {**changes, "train__steps": 6, "train__checkpoint_every": 6}
     expected = trained(whole, tiny_resnet(**settings), faces)
     trained(parts, tiny_resnet(**{**changes, "train__steps": 3}), faces)
-    for steps in (5, 8):
+    for steps in (4, 6):
         again = tiny_resnet(**{**changes, "train__steps": steps})
         result = trained(parts, again, faces, resume=True)
     assert result == expected

@@ -43,6 +43,7 @@ def unchanged(network: nn.Module, before: list[torch.Tensor]) -> bool:
         {"model__g_spectral_norm": False, "model__attention": {"at": [], "scaled": False, "pooled": False}},
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("without_values")
 def test_a_whole_step_runs_on_the_meta_device(
     faces: np.ndarray, tiny: Callable[..., Config], changes: dict[str, object]
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_whole_step_runs_on_the_meta_device(
     )
 
 
+@pytest.mark.usefixtures("without_values")
 @pytest.mark.parametrize("preset", [name for name in presets.names() if "32" not in name])
 def test_a_step_of_every_preset_runs_on_the_meta_device(preset: str) -> None:
     config = presets.load(preset)
