@@ -22,6 +22,7 @@ def test_images_are_not_prepared_for_a_run_that_cannot_be_written(
     assert said.endswith("hint: --run DIR chooses another place\n")
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="only Linux has /proc")
 def test_the_default_place_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/proc")
     with pytest.raises(StorageError, match="cannot write to runs: "):
