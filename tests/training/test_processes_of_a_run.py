@@ -20,11 +20,11 @@ from ganctl import distributed
 from ganctl.cli import launching
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
-from ganctl.errors import ConfigError, DataError
+from ganctl.errors import ConfigError, DataError, StoppedError
 from ganctl.processes import NEEDED
 from ganctl.store import checkpoint, runs
 from ganctl.training import loop, opening, saving
-from ganctl.training.stopping import STOPPING
+from ganctl.training.stopping import STOPPING, Interrupted
 from tests.training.test_resume import TINY, sections
 
 # Older versions of torch have it under another name.
@@ -267,6 +267,25 @@ def test_images_are_prepared_once_a_machine_and_the_first_shows_how_far_all_are(
 
 def _alone(_: object) -> int:
     return distributed.rank()
+
+
+def stopped_alone() -> int:
+    """As if only process 1 had been told to end while all draw or score images."""
+    try:
+        with distributed.joined("cpu"):
+            if distributed.rank() == 1:
+                raise Interrupted(signal.SIGTERM)
+            distributed.all_do(lambda: None)
+    except StoppedError as error:
+        assert error.message.endswith(": stopped")
+        return error.exit_code
+    except Interrupted as signalled:
+        return 128 + signalled.signal_number
+    return 0
+
+
+def test_what_one_is_told_to_end_is_ended_in_all() -> None:
+    assert Crew(2, stopped_alone).results() == [143, 143]
 
 
 def failing_save(*words: str) -> int:
