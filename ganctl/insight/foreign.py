@@ -85,6 +85,9 @@ def read(path: Path) -> list[ForeignWeight]:
             if isinstance(state, list | tuple) and any(isinstance(each, dict) for each in state):
                 hint = "torch.save one of them, or a dictionary of them, to another path"
                 raise CheckpointError(f"{path} is a list of dictionaries, not one", hint)
+            if isinstance(state, Sketch):
+                hint = "torch.save a dictionary with it, {'layer.weight': tensor}, to another path"
+                raise CheckpointError(f"{path} is one tensor, not a state dictionary", hint)
             with zipfile.ZipFile(file) as members:
                 return _some(_weights(state, "", zip_loader(members)), path)
     except WholeModuleError as error:

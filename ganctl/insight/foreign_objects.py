@@ -24,7 +24,11 @@ HARMLESS = frozenset(
         "pathlib": "PosixPath WindowsPath PurePosixPath PureWindowsPath",
         "pathlib._local": "PosixPath WindowsPath PurePosixPath PureWindowsPath",  # of Python 3.13
         "torch": "device Size",
-        "__builtin__": "set frozenset complex list dict bytearray",
+        "collections": "Counter",  # a learning rate's milestones
+        "decimal": "Decimal",
+        "fractions": "Fraction",
+        "uuid": "UUID",
+        "__builtin__": "set frozenset complex list dict bytearray slice xrange",
         "_codecs": "encode",
     }.items()
     for name in names.split()

@@ -126,14 +126,24 @@ def test_what_is_harmless_beside_weights_is_left_out_and_nothing_is_run() -> Non
     import argparse
     import collections
     import datetime
+    import decimal
+    import fractions
+    import uuid
 
     state = {
+        "milestones": collections.Counter([3, 5]), "exact": decimal.Decimal("1.5"), "half": fractions.Fraction(1, 2),
+        "id": uuid.UUID(int=7), "part": slice(1, 2), "steps": range(3),
         "args": argparse.Namespace(lr=1e-4, betas=(0.0, 0.9), out=Path("x")), "when": datetime.datetime(2020, 1, 2, 3),
         "loss": np.float64(0.5), "step": np.int64(7), "history": np.ones(3), "size": torch.Size([2]), "kind": torch.float16,
         "device": torch.device("cpu"), "seen": {1, 2}, "count": collections.defaultdict(list, a=[1]),
         "model": {"weight": torch.ones(2, 3)},
     }  # fmt: skip
     assert layers_of(state) == [("model", "plain")]
+
+
+def test_one_tensor_is_no_dictionary_of_them() -> None:
+    with pytest.raises(CheckpointError, match="other.pth is one tensor, not a state dictionary"):
+        foreign.read(saved(torch.ones(3, 3)))
 
 
 def test_what_is_not_known_is_refused() -> None:
