@@ -12,8 +12,9 @@ let grids = 0; // begun; an older one stops
 
 // A seed as it is typed; text, as seeds may have more digits than a number here.
 function seedOf(id) {
-  const text = at(id).value.trim();
-  return /^\d{1,18}$/.test(text) ? BigInt(text).toString() : "0";
+  const text = at(id).value.trim(), known = /^\d{1,18}$/.test(text);
+  at(id).setAttribute("aria-invalid", String(!known));
+  return known ? BigInt(text).toString() : "0";
 }
 
 function truncation() {

@@ -59,7 +59,7 @@ def draw(runs: Mapping[str, Curves]) -> bytes:
         for run, color in zip(runs.values(), _colors(len(runs)), strict=True):
             for line, style in zip(panel.lines, STYLES, strict=False):
                 draw_line(axes, line, run.rows, color, style, panel.alarm)
-            _mark_events(axes, run.events, color)
+            _mark_events(axes, run, color)
         _finish(axes, panel, rows)
     events = [event for run in runs.values() for event in run.events]
     _name_runs(figure, list(runs), events, any(row.get("alarms") for row in rows))
@@ -93,9 +93,12 @@ def draw_line(
     axes.plot(at, heights, color=color, marker="x", markersize=4, linestyle="")
 
 
-def _mark_events(axes: "Axes", events: Sequence[Row], color: str) -> None:
-    for event in events:
-        axes.axvline(event["step"], color=color, linestyle=MARKED[event["event"]], linewidth=0.8)
+def _mark_events(axes: "Axes", run: Curves, color: str) -> None:
+    """What happened after the last row, as a failure does, is marked at the end of the curve."""
+    last = max((row["step"] for row in run.rows), default=0)
+    for event in run.events:
+        step = min(event["step"], last)
+        axes.axvline(step, color=color, linestyle=MARKED[event["event"]], linewidth=0.8)
 
 
 def _without_neighbours(values: Sequence[float]) -> list[int]:

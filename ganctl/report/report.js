@@ -112,9 +112,11 @@ function panel(figure, spec, marks) {
   for (const step of evenTicks(first, last, 5)) {
     drawn(svg, "text", { x: x(step), y: HEIGHT - 8, "text-anchor": "middle" }, step.toLocaleString("en"));
   }
+  // What happened after the last figures, as a failure does, is marked at the end of the axis.
+  const place = (mark) => Math.min(last, Math.max(first, mark.step));
   for (const mark of spec.marked ? marks : []) {
-    if (mark.step < first || mark.step > last) continue;
-    const line = drawn(svg, "line", { class: `mark c${mark.run % 8}`, x1: x(mark.step), x2: x(mark.step), y1: TOP, y2: HEIGHT - BOTTOM });
+    const at = x(place(mark));
+    const line = drawn(svg, "line", { class: `mark c${mark.run % 8}`, x1: at, x2: at, y1: TOP, y2: HEIGHT - BOTTOM });
     drawn(line, "title", {}, `${mark.step.toLocaleString("en")}: ${mark.words}`);
   }
   for (const line of spec.lines) {
@@ -125,10 +127,10 @@ function panel(figure, spec, marks) {
       if (Number.isFinite(y(value))) drawn(svg, "circle", { class: `dot ${kind}`, cx: x(step), cy: y(value), r: 2.2 });
     }
   }
-  listen(figure, svg, spec, marks, { x, first, last });
+  listen(figure, svg, spec, marks, { x, first, last, place });
 }
 
-function listen(figure, svg, spec, marks, { x, first, last }) {
+function listen(figure, svg, spec, marks, { x, first, last, place }) {
   const cursor = drawn(svg, "line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM });
   const readout = document.createElement("p");
   readout.className = "readout";
@@ -142,7 +144,7 @@ function listen(figure, svg, spec, marks, { x, first, last }) {
     const step = steps[at];
     const told = shown.map((line) => [line, nearest(line.points, step)]).filter((pair) => pair[1]);
     const words = told.map(([line, point]) => `${line.name} ${short(point[1])}`);
-    const close = spec.marked ? marks.filter((m) => Math.abs(m.step - step) <= NEAR * (last - first)) : [];
+    const close = spec.marked ? marks.filter((m) => Math.abs(place(m) - step) <= NEAR * (last - first)) : [];
     words.push(...close.map((m) => `${m.words} (at ${m.step.toLocaleString("en")})`));
     readout.textContent = `${spec.along} ${step.toLocaleString("en")}: ${words.join(" · ")}`;
     for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(step));

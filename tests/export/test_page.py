@@ -161,6 +161,10 @@ def test_controls_work_by_keyboard_and_everything_fits_a_phone(
     press = """(() => { const image = document.getElementById('image'); image.focus();
         image.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true})); return point; })()"""
     assert browser.evaluate(press) == [15, 16]
+    assert browser.evaluate(f"{changed}('seed', 'x1')")  # it draws seed 0, and the field says so
+    assert (
+        browser.evaluate("document.getElementById('seed').getAttribute('aria-invalid')") == "true"
+    )
     for button in ("more", "save", "another", "save-grid"):
         browser.evaluate(f"document.getElementById('{button}').click()")
     assert browser.evaluate("document.getElementById('grid').width") == 128

@@ -162,6 +162,19 @@ def test_it_opens_without_a_request_and_its_slider_and_curves_work(
     assert browser.evaluate("[...document.images].every((image) => image.alt)")
 
 
+def test_a_failure_after_the_last_figures_is_marked(run: Path, browser: Browser) -> None:
+    before = "document.querySelector('[data-panel] svg').querySelectorAll('.mark').length"
+    report("run")
+    browser.open(Path("x.html"))
+    marks = browser.evaluate(before)
+    runs.find(run).journal.record("failed", 49, reason="out of memory")
+    report("run")
+    browser.open(Path("x.html"))
+    assert browser.evaluate(before) == marks + 1
+    last = "[...document.querySelectorAll('[data-panel] svg .mark')].map((m) => Number(m.getAttribute('x1')))"
+    assert max(browser.evaluate(last)) <= 480
+
+
 def test_it_is_no_wider_than_a_phone_or_a_screen(run: Path, browser: Browser) -> None:
     report("run")
     for width in (360, 1300):
