@@ -236,7 +236,7 @@ def test_half_written_files_are_swept(run: Run) -> None:
     assert not list(run.folder.rglob(".ganctl-*"))
 
 
-def test_what_is_not_the_runs_own_is_not_swept(run: Run) -> None:
+def test_what_is_not_the_runs_own_is_not_swept(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """A user's files, whatever they are called, and what another command is writing."""
     mine = [".tmp-x", ".ganctl-x", f".ganctl-{run.run_id}", f".ganctl-{run.run_id}-1-notes"]
     for name in mine:
@@ -247,6 +247,7 @@ def test_what_is_not_the_runs_own_is_not_swept(run: Run) -> None:
     folder = place_beside(run.folder / "x", run.run_id)
     folder.mkdir()
     run.sweep()
+    assert caplog.messages == []  # else what stopped it there may have saved the others
     assert {path.name for path in run.checkpoints.iterdir()} == {*mine, writing.name}
     assert (run.folder / ".tmp-x").is_dir()
     assert folder.is_dir()
