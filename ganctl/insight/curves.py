@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = 3
 WIDTH, HEIGHT = 4.2, 2.4  # of a panel, in inches
 DPI = 120
+MOST_LETTERS = 60  # of an event's name
 PALETTE = 10  # colours of matplotlib's own cycle, told apart most easily
 STYLES: tuple[Any, ...] = ("-", "--", ":")  # of the figures that share a panel
 MARKED: dict[str, Any] = {
@@ -162,7 +163,8 @@ def marks(events: Sequence[Row]) -> list[Row]:
 
 def _described(event: Row) -> str:
     """What an event is, for a legend."""
-    return str(event.get("name", "alarm")) if event["event"] == "alarm" else str(event["event"])
+    name = event.get("name", "alarm") if event["event"] == "alarm" else event["event"]
+    return str(name)[:MOST_LETTERS]
 
 
 def _colors(count: int) -> list[str]:

@@ -171,6 +171,16 @@ def test_failures_are_marked_and_alarms_named() -> None:
 
 
 @pytest.mark.usefixtures("matplotlib")
+def test_what_happened_after_the_last_row_is_marked_at_the_end() -> None:
+    rows = [{"step": step, "d_loss": 1.0} for step in (10, 20)]
+    at_end, later = (
+        curves.draw({"a": Curves(rows, [{"event": "failed", "step": step}])})
+        for step in (20, 2**61)
+    )
+    assert at_end == later
+
+
+@pytest.mark.usefixtures("matplotlib")
 def test_odd_rows_are_drawn_as_far_as_they_are_numbers() -> None:
     odd: list[dict[str, Any]] = [
         {"d_loss": "x", "gamma": 3, "alarms": None},
