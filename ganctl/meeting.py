@@ -23,6 +23,7 @@ LONGEST_NAP = 0.05  # seconds between two looks for a word of another process
 FAREWELL = 5  # seconds that a process which fails gives the others to read why
 GPU_GRACE = 60  # seconds more for GPUs, so that the others' silence is noticed first, and explained
 FAILED = "failed"  # the key under which a process that fails says why
+LOST = "lost"  # the one under which it says that only others have
 
 
 class Meeting:
@@ -66,7 +67,8 @@ class Meeting:
         """
         with suppress(RuntimeError):
             if error is not None:
-                self.store.compare_set(FAILED, "", json.dumps(_said(error, self.place)))
+                key = LOST if self._silent else FAILED
+                self.store.compare_set(key, "", json.dumps(_said(error, self.place)))
             self.store.add("left", 1)
             until = time.monotonic() + (self.patience if error is None else FAREWELL)
             while self.place.rank == 0 and time.monotonic() < until:
@@ -182,7 +184,7 @@ class Meeting:
             with self.answers():
                 if self.store.check([key]):
                     return self.store.get(key).decode()
-                failed = self.store.check([FAILED])
+                failed = self.store.check([FAILED]) or self.store.check([LOST])
             if failed:
                 raise self._why(0)
             # The store's own waiting writes a warning whenever its time is over.
@@ -193,7 +195,9 @@ class Meeting:
         hint = "`ganctl resume` goes on from the newest checkpoint"
         try:
             self.store.set(f"stuck/{self.place.rank}", "")
-            until = time.monotonic() + FAREWELL / 2
+            # Who has no connection to the lost one notices when those leave that have; the first
+            # process, which speaks, stays for that.
+            until = time.monotonic() + FAREWELL / (2 if self.place.rank == 0 else 5)
             while True:
                 if self.store.check([FAILED]):
                     return _error(json.loads(self.store.get(FAILED).decode()))
@@ -203,7 +207,7 @@ class Meeting:
                     break
                 time.sleep(LONGEST_NAP)
             self._silent = silent
-            who = self._names(silent) if silent else "another process"
+            who = self._names(silent, "or") if silent else "another process"
         except RuntimeError:  # the store is gone, and with it whoever held it
             who = "process 0, or what started them all,"
         late = waited >= 0.9 * self.patience
@@ -211,8 +215,8 @@ class Meeting:
         more = f"; {TIMEOUT}=SECONDS waits longer" if late else ""
         return ProcessError(f"{who} {what}, and a run needs all its processes", hint + more)
 
-    def _names(self, ranks: list[int]) -> str:
-        return " and ".join(self.store.get(f"name/{rank}").decode() for rank in ranks)
+    def _names(self, ranks: list[int], junction: str = "and") -> str:
+        return f" {junction} ".join(self.store.get(f"name/{rank}").decode() for rank in ranks)
 
 
 def _said(error: BaseException, place: Place) -> dict[str, Any]:
