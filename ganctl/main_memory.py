@@ -21,14 +21,16 @@ class Group(NamedTuple):
     root: Path
     limit: str  # file names
     used: str
-    cached: str  # a line of memory.stat: files that are given up when memory is short
+    cached: tuple[str, str]  # lines of memory.stat: files that are given up when memory is short
 
 
 GROUPS = {  # by what /proc/self/cgroup calls them
-    "": Group(Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    "": Group(
+        Path("/sys/fs/cgroup"), "memory.max", "memory.current", ("inactive_file", "active_file")
+    ),
     "memory": Group(
         Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes",
-        "total_inactive_file",
+        ("total_inactive_file", "total_active_file"),
     ),
 }  # fmt: skip
 
@@ -78,7 +80,8 @@ def _left_to_groups(room: int) -> Iterator[int]:
                     break
                 limit, used = _text(folder / kind.limit), _text(folder / kind.used)
                 if limit.isdecimal() and used.isdecimal() and int(limit) - int(used) < room:
-                    cached = _figures(folder / "memory.stat").get(kind.cached, 0)
+                    stat = _figures(folder / "memory.stat")
+                    cached = sum(stat.get(name, 0) for name in kind.cached)
                     yield int(limit) - int(used) + cached
 
 

@@ -50,7 +50,7 @@ def test_a_group_has_its_limit_less_what_it_uses_but_for_cached_files(
     assert available() == 1024 * 1024
     say({f"{group}/memory.max": "900\n", f"{group}/memory.current": "500\n"})
     say({f"{group}/memory.stat": "anon 300\ninactive_file 70\nactive_file 9\n"})
-    assert available() == 900 - 500 + 70
+    assert available() == 900 - 500 + 70 + 9
 
 
 def test_groups_of_the_older_version_count_too(say: Callable[..., None]) -> None:
@@ -58,8 +58,8 @@ def test_groups_of_the_older_version_count_too(say: Callable[..., None]) -> None
     say({"proc/meminfo": MEMINFO, "proc/self/cgroup": "5:cpu,memory:/a\n1:cpuset:/a\n0::/\n"})
     say({f"{group}/memory.limit_in_bytes": "900\n", f"{group}/memory.usage_in_bytes": "950\n"})
     assert available() == 0
-    say({f"{group}/memory.stat": "inactive_file 1\ntotal_inactive_file 70\n"})
-    assert available() == 900 - 950 + 70
+    say({f"{group}/memory.stat": "inactive_file 1\ntotal_inactive_file 70\ntotal_active_file 9\n"})
+    assert available() == 900 - 950 + 70 + 9
 
 
 @needs_linux
