@@ -32,20 +32,25 @@ def labels_of(source: Source, packed: PackedImages, attribute: str | None) -> La
 
     Raises DataError if they have none, or if all have the same.
     """
-    names = _class_names(source, attribute)
+    names = class_names(source, attribute)
     left_out = {entry.name for entry in packed.skipped}
     kept = [name for i, name in enumerate(names) if source.name(i) not in left_out]
     classes = tuple(sorted(set(names)))
-    if len(classes) == 1:
-        hint = f"a conditional model needs two classes or more; {UNCONDITIONAL}"
-        raise DataError(f"all images have one class, {classes[0]!r}", hint)
     number = {name: index for index, name in enumerate(classes)}
     numbers = np.array([number[name] for name in kept[: len(packed.images)]], dtype=np.int64)
     return Labels(classes, numbers)
 
 
+def class_names(source: Source, attribute: str | None) -> list[str]:
+    """The name of each image's class, in the order of `source`; DataError if all have one."""
+    names = _class_names(source, attribute)
+    if len(set(names)) == 1:
+        hint = f"a conditional model needs two classes or more; {UNCONDITIONAL}"
+        raise DataError(f"all images have one class, {names[0]!r}", hint)
+    return names
+
+
 def _class_names(source: Source, attribute: str | None) -> list[str]:
-    """The name of each image's class, in the order of `source`."""
     if isinstance(source, ArraySource):
         return source.classes
     if not isinstance(source, FolderSource | ZipSource):

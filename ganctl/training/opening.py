@@ -8,7 +8,7 @@ import numpy as np
 from ganctl.data import held_out
 from ganctl.data.duplicates import groups_of_equal
 from ganctl.data.images import Images
-from ganctl.data.labels import Labels, labels_of
+from ganctl.data.labels import Labels, class_names, labels_of
 from ganctl.data.packing import PackedImages, Progress, opened, pack
 from ganctl.data.sources import Source, open_source
 from ganctl.distributed import each_machine_does
@@ -39,6 +39,8 @@ def open_images(config: Config, progress: Progress) -> Images:
 def open_pixels(config: Config, progress: Progress) -> tuple[Source, PackedImages]:
     """The images that `config` names, prepared now or before, with a word on those left out."""
     source = open_source(config.data.source, config.data.resolution)
+    if config.model.conditional:
+        class_names(source, config.data.attribute)  # mistakes come before all the work
     asked = source, config.data.resolution, config.data.crop
     with memory_for_images():
         packed = each_machine_does(partial(pack, *asked), progress) or opened(*asked)

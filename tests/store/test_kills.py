@@ -1,21 +1,20 @@
 """kill -9 at random moments of real saves and of a real training: nothing acknowledged is lost."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from warm import Program
+
 VICTIMS = Path(__file__).parent / "victims.py"
-ROOT = VICTIMS.parent.parent.parent
 
 
 def counts_of(*arguments: str) -> dict[str, int]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(VICTIMS), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    process = Program(
+        f"import runpy; runpy.run_path({str(VICTIMS)!r}, None, '__main__')", *arguments
+    )
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    counts: dict[str, int] = json.loads(out.splitlines()[-1])
     print(f"{arguments[0]}: {counts}")
     return counts
 

@@ -11,6 +11,7 @@ from typing import IO
 
 import pytest
 import torch
+from warm import Program
 
 from ganctl.cli.app import main
 from ganctl.errors import CheckpointError, ConfigError, RunBusyError
@@ -263,11 +264,9 @@ try:
 except Exception as error:
     print(error)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def other_process() -> str:
-        command = [sys.executable, "-c", script]
-        return subprocess.run(command, capture_output=True, text=True, env=environment).stdout
+        return Program(script).communicate()[0]
 
     assert f"in use by process {os.getpid()} on" in other_process()
     assert run._lock is not None
