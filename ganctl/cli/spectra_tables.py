@@ -25,9 +25,9 @@ def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
         if layer.gamma is not None:
             show.result(f"gamma of {_block(layer)}: {layer.gamma:+.4f}")
     for name, chain in snapshot.chains.items():
-        attention = any(piece.bound is None for piece in chain)
+        unbounded = [piece.name for piece in chain if piece.bound is None]
         factors = " x ".join(f"{p.bound:.3g} ({p.name})" for p in chain if p.bound is not None)
-        without = ", without its attention blocks, which have no bound" if attention else ""
+        without = f", without what has no bound ({', '.join(unbounded)})" if unbounded else ""
         show.result(f"{name.upper()} stretches by at most {product(chain):.3g}{without}: {factors}")
         found = ", as two inputs show that gradient ascent found"
         show.result(f"{name.upper()} stretches by at least {snapshot.lower[name]:.3g}{found}")

@@ -49,7 +49,19 @@ function map(side, channels, values) {
   return { side, channels, values: values || new Float32Array(side * side * channels) };
 }
 
+// A vector of `width`: bias and a matrix times `values`.
+function affine(values, matrix, width, bias) {
+  const out = new Float32Array(width);
+  multiply(values, 1, values.length, matrix, width, bias, into(out, width, () => 0));
+  return out;
+}
+
 const operations = {
+  dense(op, x) {
+    const values = affine(x.values, op.matrix, op.outputs, op.bias);
+    return map(1, op.outputs, values.map((v) => (v < 0 ? op.slope * v : v)));
+  },
+
   linear(op, x) {
     const width = op.side * op.side * op.channels, out = map(op.side, op.channels);
     multiply(x.values, 1, op.inputs, op.matrix, width, op.bias, into(out.values, width, () => 0));
@@ -87,6 +99,13 @@ const operations = {
       return mixed;
     };
     const scale = table(op.scale), shift = table(op.shift);
+    for (let n = 0; n < out.values.length; n++) out.values[n] = x.values[n] * scale[n % channels] + shift[n % channels];
+    return out;
+  },
+
+  modulate(op, x, state) {
+    const { channels } = op, style = state.kept.values, out = map(x.side, channels);
+    const scale = affine(style, op.scale, channels, op.scale_bias), shift = affine(style, op.shift, channels, op.shift_bias);
     for (let n = 0; n < out.values.length; n++) out.values[n] = x.values[n] * scale[n % channels] + shift[n % channels];
     return out;
   },

@@ -2,11 +2,13 @@
 
 Maps have their channels last: (side * side, channels). The kinds:
 
-    linear     z -> a map; rows of the matrix are ordered as the map is
+    dense      a vector -> a vector, with LeakyReLU: a layer of the mapping network
+    linear     a vector -> a map; rows of the matrix are ordered as the map is
     conv       for each parity of the output (four after up-sampling, else one) the sum over taps,
                displacements of the input, of a matrix times the pixel there; zeros are around
     norm       batch norm in eval mode: a factor and a summand for each channel, of each class
-    keep       remember the map for a shortcut
+    modulate   batch norm whose factors and summands are affine functions of the remembered vector
+    keep       remember the map for a shortcut, or the vector that modulates
     shortcut   add to the map a matrix times the remembered one, up-sampled by repetition
     attention  a self-attention block
     tanh       the end: an image
@@ -21,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool2d, pad
+from torch.nn.functional import interpolate, leaky_relu, max_pool2d, pad
 
 from ganctl.errors import ConfigError
 from ganctl.models import Generator, convnet, resnet
@@ -30,6 +32,7 @@ from ganctl.models.convnet import UpStage
 from ganctl.models.folding import folded_linear, folded_upsampling
 from ganctl.models.layers import Conv2d, UpsampleConv2d
 from ganctl.models.residual_blocks import ConditionalBatchNorm2d, UpBlock
+from ganctl.models.self_modulation import SLOPE, ModulatedBatchNorm2d
 
 START = 4  # the first map is 4 x 4
 PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the row and the column of a pixel
@@ -79,11 +82,26 @@ def program_of(generator: Generator) -> Program:
 
 def _convnet(generator: convnet.Generator, program: Program) -> None:
     norm = generator.stem_norm[0]
-    assert isinstance(norm, nn.BatchNorm2d)
-    _linear(folded_linear(generator.stem, norm), program, relu=True)
+    if generator.mapping is not None:
+        for layer in generator.mapping.layers:
+            assert isinstance(layer, nn.Linear)
+            numbers = {"matrix": layer.weight, "bias": layer.bias}
+            program.add("dense", outputs=layer.out_features, slope=SLOPE, **numbers)
+        program.add("keep")
+    if isinstance(norm, ModulatedBatchNorm2d):
+        _linear(generator.stem, program, relu=False)
+        _modulation(norm, program)
+    else:
+        assert isinstance(norm, nn.BatchNorm2d)
+        _linear(folded_linear(generator.stem, norm), program, relu=True)
     for stage in generator.stages:
         assert isinstance(stage, UpStage)
-        _phases(folded_upsampling(stage.conv, stage.norm)[0], program, relu=True)
+        if isinstance(stage.norm, ModulatedBatchNorm2d):
+            _phases(folded_upsampling(stage.conv, None)[0], program, relu=False)
+            _modulation(stage.norm, program)
+        else:
+            assert isinstance(stage.norm, nn.BatchNorm2d)
+            _phases(folded_upsampling(stage.conv, stage.norm)[0], program, relu=True)
         if stage.attention is not None:
             _attention(stage.attention, program)
     _phases(folded_upsampling(generator.to_rgb, None)[0], program, relu=False)
@@ -173,6 +191,19 @@ def _norm(norm: nn.Module, program: Program) -> None:
     program.add("norm", rows=rows, channels=channels, relu=True, **numbers)
 
 
+def _modulation(norm: ModulatedBatchNorm2d, program: Program) -> None:
+    """Followed by ReLU. What batch norm divides by and subtracts goes into the affine functions."""
+    inner: Any = norm.norm
+    each = 1 / (inner.running_var + inner.eps).sqrt()
+    scale, scale_bias = each[:, None] * norm.scale.weight, each * norm.scale.bias
+    shift = norm.shift.weight - inner.running_mean[:, None] * scale
+    shift_bias = norm.shift.bias - inner.running_mean * scale_bias
+    numbers = {
+        "scale": scale, "scale_bias": scale_bias, "shift": shift, "shift_bias": shift_bias,
+    }  # fmt: skip
+    program.add("modulate", channels=len(each), relu=True, **numbers)
+
+
 def _attention(block: nn.Module, program: Program) -> None:
     assert isinstance(block, SelfAttention)
     names = ("query", "key", "value", "output")
@@ -199,6 +230,12 @@ def run(program: Program, z: Tensor, shares: Tensor | None, rounded: torch.dtype
 
 def _at(numbers: Tensor, begin: int, *shape: int) -> Tensor:
     return numbers[begin : begin + torch.Size(shape).numel()].view(shape)
+
+
+def _do_dense(o: Any, x: Tensor, _k: Tensor, _s: Any, matrices: Tensor, vectors: Tensor) -> Tensor:
+    size = o["outputs"]
+    y = x @ _at(matrices, o["matrix"], size, x.shape[1]).T + _at(vectors, o["bias"], size)
+    return leaky_relu(y, o["slope"])
 
 
 def _do_linear(o: Any, x: Tensor, _k: Tensor, _s: Any, matrices: Tensor, vectors: Tensor) -> Tensor:
@@ -229,6 +266,20 @@ def _do_norm(o: Any, x: Tensor, _k: Tensor, shares: Any, _m: Tensor, vectors: Te
     return x * scale + shift
 
 
+def _do_modulate(
+    o: Any, x: Tensor, style: Tensor, _s: Any, matrices: Tensor, vectors: Tensor
+) -> Tensor:
+    size = o["channels"]
+    scale, shift = (
+        (
+            style @ _at(matrices, o[name], size, style.shape[1]).T
+            + _at(vectors, o[f"{name}_bias"], size)
+        )[:, :, None, None]
+        for name in ("scale", "shift")
+    )
+    return x * scale + shift
+
+
 def _do_shortcut(o: Any, x: Tensor, kept: Tensor, _s: Any, matrices: Tensor, v: Tensor) -> Tensor:
     c_out, c_in = x.shape[1], kept.shape[1]
     matrix, bias = _at(matrices, o["matrix"], c_out, c_in), _at(v, o["bias"], c_out, 1, 1)
@@ -252,9 +303,11 @@ def _do_attention(o: Any, x: Tensor, _k: Tensor, _s: Any, matrices: Tensor, _v: 
 
 
 _DO: dict[str, Callable[..., Tensor]] = {
+    "dense": _do_dense,
     "linear": _do_linear,
     "conv": _do_conv,
     "norm": _do_norm,
+    "modulate": _do_modulate,
     "keep": lambda _o, x, *_: x,
     "shortcut": _do_shortcut,
     "attention": _do_attention,

@@ -3,8 +3,8 @@
 The bound of a chain is the product of its pieces' bounds, that of a residual block the sum of its
 shortcut's and its branch's. It holds for networks in eval mode, with the weights in use. Attention
 has no such bound on unbounded inputs (Kim, Papamakarios and Mnih 2021,
-https://arxiv.org/abs/2006.04710, theorem 3.1): with attention blocks it is that of the network
-without them.
+https://arxiv.org/abs/2006.04710, theorem 3.1), nor have maps that the latent vector
+scales: where there are such pieces, the bound is that of the others.
 """
 
 import math
@@ -21,11 +21,11 @@ class Piece(NamedTuple):
     """One link of the chain."""
 
     name: str
-    bound: float | None  # None: attention has none
+    bound: float | None  # None: attention and self-modulation have none
 
 
 def product(chain: Iterable[Piece]) -> float:
-    """The bound of the whole, without its attention blocks."""
+    """The bound of the whole, without its pieces that have none."""
     return math.prod(piece.bound for piece in chain if piece.bound is not None)
 
 

@@ -78,7 +78,8 @@ def _table(snapshot: Snapshot) -> str:
         lines.append(f"<tr>{values}</tr>")
     bounds = []
     for name, chain in snapshot.chains.items():
-        but = ", attention left out" if any(piece.bound is None for piece in chain) else ""
+        unbounded = [text(piece.name) for piece in chain if piece.bound is None]
+        but = f", without what has no bound ({', '.join(unbounded)})" if unbounded else ""
         most = f"at most {product(chain):.3g}{but}"
         seen = f"at least {snapshot.lower[name]:.3g}, and {most}"
         bounds.append(f"<p>{NETWORKS[name]} stretches the difference of two inputs by {seen}.</p>")

@@ -55,6 +55,7 @@ class ConvnetConfig(Section):
     attention: AttentionConfig
     g_spectral_norm: bool  # normalise the generator's weights
     d_spectral_norm: bool  # normalise the discriminator's weights
+    self_modulation: bool = False  # the latent vector scales and shifts each map of G
     san: bool = False  # D's last layer is a direction, learnt as in SAN
 
 

@@ -178,7 +178,7 @@ def test_exported_files_that_lie_are_refused(run: Path, capsys: Capture) -> None
         "exported by a newer ganctl": lambda: safetensors.write(path, tensors, {"ganctl": json.dumps({**document, "version": 2})}),
         "its metadata is bad at step": lambda: safetensors.write(path, tensors, {"ganctl": json.dumps({**document, "step": "x"})}),
         "generator_ema has": lambda: safetensors.write(path, tensors, {"ganctl": json.dumps(wide)}),
-        "stem_norm.0.bias is missing": lambda: safetensors.write(path, {n: t for n, t in tensors.items() if n != "stem_norm.0.bias"}, texts),
+        "to_rgb.bias is missing": lambda: safetensors.write(path, {n: t for n, t in tensors.items() if n != "to_rgb.bias"}, texts),
         "is damaged: its SHA-256": lambda: path.write_bytes(path.read_bytes()[:-1] + b"\x55"),
     }  # fmt: skip
     for message, forge in attempts.items():

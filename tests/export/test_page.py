@@ -67,12 +67,13 @@ def test_the_program_is_the_network_of_every_preset(
     assert page_of(exported).largest <= 1
 
 
-@pytest.mark.parametrize("kind", ["convnet", "resnet", "wide"])
+@pytest.mark.parametrize("kind", ["modulated", "plain", "resnet", "wide"])
 def test_images_in_a_browser_are_ganctls_within_a_grey_level(
     kind: str, tiny: Make, tiny_resnet: Make, browser: Browser
 ) -> None:
     configs = {
-        "convnet": lambda: tiny(),
+        "modulated": lambda: tiny(),
+        "plain": lambda: tiny(model__self_modulation=False),
         "resnet": lambda: tiny_resnet(),
         "wide": lambda: tiny(
             data__resolution=64, model__attention={"at": [16, 32], "scaled": False, "pooled": False}
@@ -87,7 +88,7 @@ def test_images_in_a_browser_are_ganctls_within_a_grey_level(
         found = levels(browser, f"generate(latent('{seed}', {cut}), {shares})")
         (expected,) = images_of(exported, [point], truncation)
         assert abs(found - expected).max() <= 1
-        assert expected.std() > 5
+        assert expected.std() > 1
 
 
 def test_latents_in_a_browser_are_torchs(tiny: Make, browser: Browser) -> None:
