@@ -39,8 +39,10 @@ from ganctl.training.loop import averaged
 
 VARIANTS: dict[str, dict[str, Value]] = {
     "faces32": {},
-    "slower": {"optim.g_lr": 2e-4, "optim.d_lr": 4e-4},
-    "faster": {"optim.g_lr": 8e-4, "optim.d_lr": 8e-4},
+    "not-modulated": {"model.self_modulation": False, "optim.g_lr": 4e-4},
+    "slower": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
+    "slower-g": {"optim.g_lr": 4e-4},
+    "faster": {"optim.g_lr": 16e-4, "optim.d_lr": 16e-4},
     "shorter-average": {"optim.ema_half_life": 2000},
     "small-batches": {"optim.batch_size": 16},
     "smaller-batches": {"optim.batch_size": 8, "optim.ema_half_life": 1500},

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ganctl.errors import GanctlError
+from ganctl.export.execution import run
 from ganctl.export.network import Exported
-from ganctl.export.program import Program, program_of, run
+from ganctl.export.program import Program, program_of
 from ganctl.models import fold
 from ganctl.sampling.draw import latents
 from ganctl.webpage import data_block, page, template, text

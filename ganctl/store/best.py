@@ -33,19 +33,18 @@ def publish(folder: Path, path: Path, run_id: str) -> None:
     sync(folder)
 
 
-def score_of(folder: Path, run_id: str) -> dict[str, Any] | None:
-    """What best.pt of the run in `folder` says it scored; None if it has none that is usable."""
-    path = folder / NAME
+def score_of(path: Path, run_id: str) -> dict[str, Any] | None:
+    """What the checkpoint `path` of a run says it scored; None if it says nothing usable."""
     if not path.exists():
         return None
     try:
         metadata = checkpoint.verify(path)
     except CheckpointError as error:
-        log.warning("%s; the next score takes its place", error.message)
+        log.warning("%s; another score takes its place", error.message)
         return None
     run, score = metadata.get("run"), metadata.get("score")
     own = isinstance(run, dict) and run.get("id") == run_id
-    kinds = {"step": int, "score_kid": float, "score_protocol": str}
+    kinds = {"step": int, "score_kid": float, "score_kid_error": float, "score_protocol": str}
     complete = isinstance(score, dict) and all(
         isinstance(score.get(name), kind) for name, kind in kinds.items()
     )

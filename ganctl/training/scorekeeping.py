@@ -77,7 +77,9 @@ class Scorekeeper:
         scored = [row for row in journal.rows() if "score_kid" in row]
         if scored:
             journal.scores["score"] = _short(scored[-1]["step"], scored[-1])
-        if before := best.score_of(self.run.folder, self.run.run_id):
+        if config.score.every and is_first():
+            self._make_up()
+        if before := self._before():
             journal.scores["best"] = _short(before["step"], before)
 
     def due(self, step: int) -> bool:
@@ -133,13 +135,7 @@ class Scorekeeper:
         A score of another protocol says nothing of this one, and gives way.
         """
         self._best = measured
-        before = best.score_of(self.run.folder, self.run.run_id)
-        if before is None:
-            return True
-        if before["score_protocol"] != measured.protocol.label():
-            log.info("scores are measured in another way than before: best.pt begins anew")
-            return True
-        return bool(measured.scores.kid + measured.scores.kid_error < before["score_kid"])
+        return _is_better(measured.figures(), self._before())
 
     def publish(self, path: str) -> None:
         """Make the checkpoint `path`, whose score was the best, best.pt."""
@@ -149,10 +145,35 @@ class Scorekeeper:
         self.run.journal.record("best", step, kid=scores.kid, kid_error=scores.kid_error)
         self._tell(best=_short(step, self._best.figures()))
 
+    def _before(self) -> dict[str, Any] | None:
+        """What best.pt scored, if there is one."""
+        return best.score_of(self.run.folder / best.NAME, self.run.run_id)
+
+    def _make_up(self) -> None:
+        """A run that was killed between a save and best.pt has its best checkpoint unnamed."""
+        if not self.run.has_checkpoints():
+            return
+        newest = self.run.newest_checkpoint()
+        score = best.score_of(newest, self.run.run_id)
+        if score is not None and _is_better(score, self._before()):
+            self.run.publish_best(newest)
+            kid, error = score["score_kid"], score["score_kid_error"]
+            self.run.journal.record("best", score["step"], kid=kid, kid_error=error)
+
     def _tell(self, **facts: dict[str, Any]) -> None:
         """Have status.json say it."""
         self.run.journal.scores |= facts
         self.run.journal.set_status("running", self.run.journal.scores["score"]["step"])
+
+
+def _is_better(score: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether a KID is below an earlier one by more than its standard error, or there is none."""
+    if before is None:
+        return True
+    if before["score_protocol"] != score["score_protocol"]:
+        log.info("scores are measured in another way than before: best.pt begins anew")
+        return True
+    return bool(score["score_kid"] + score["score_kid_error"] < before["score_kid"])
 
 
 def _opened(config: Config, batches: Batches) -> Features | None:

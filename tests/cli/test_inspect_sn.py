@@ -45,7 +45,8 @@ def test_the_table_has_each_layers_norm_as_a_map_and_the_networks_bounds(
     assert " at 32 " in out
     for network in "GD":
         assert f"{network} stretches by at most" in out
-    assert "without what has no bound (stages.1.attention)" in out
+    modulated = "mapping, stem_norm, stages.0.norm, stages.1.norm"
+    assert f"without what has no bound ({modulated}, stages.1.attention)" in out
 
 
 def test_the_bound_is_the_product_of_its_pieces(run: Path, capsys: Capture) -> None:

@@ -11,9 +11,10 @@ from torch.nn.functional import one_hot
 from ganctl.cli.app import main
 from ganctl.errors import ConfigError, GanctlError
 from ganctl.export import page as pages
+from ganctl.export.execution import run
 from ganctl.export.network import Exported
 from ganctl.export.page import page_of
-from ganctl.export.program import program_of, run
+from ganctl.export.program import program_of
 from ganctl.models import architecture
 from ganctl.models.attention import SelfAttention
 from ganctl.sampling.draw import Point, draw, latents

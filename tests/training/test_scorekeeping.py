@@ -200,8 +200,9 @@ def test_a_damaged_best_gives_way(
     (run.folder / "aside.pt").rename(run.checkpoints / "step-000000002.pt")
     with caplog.at_level(logging.WARNING, "ganctl"):
         trained(run, tiny(**SCORED, train__steps=4), pixels, resume=True)
-    assert "the next score takes its place" in caplog.text
-    assert step_of(run.folder / "best.pt") == 4
+    assert "another score takes its place" in caplog.text
+    checkpoint.verify(run.folder / "best.pt")
+    assert step_of(run.folder / "best.pt") == 2  # the newest checkpoint had it
 
 
 def test_scores_of_another_protocol_are_not_compared(
