@@ -31,15 +31,18 @@ def _at(numbers: Tensor, begin: int, *shape: int) -> Tensor:
     return numbers[begin : begin + torch.Size(shape).numel()].view(shape)
 
 
+def _affine(x: Tensor, matrix: int, bias: int, size: int, matrices: Tensor, v: Tensor) -> Tensor:
+    return x @ _at(matrices, matrix, size, x.shape[1]).T + _at(v, bias, size)
+
+
 def _do_dense(o: Any, x: Tensor, _k: Tensor, _s: Any, matrices: Tensor, vectors: Tensor) -> Tensor:
-    size = o["outputs"]
-    y = x @ _at(matrices, o["matrix"], size, x.shape[1]).T + _at(vectors, o["bias"], size)
+    y = _affine(x, o["matrix"], o["bias"], o["outputs"], matrices, vectors)
     return leaky_relu(y, o["slope"])
 
 
 def _do_linear(o: Any, x: Tensor, _k: Tensor, _s: Any, matrices: Tensor, vectors: Tensor) -> Tensor:
     size = o["channels"] * o["side"] ** 2
-    y = x @ _at(matrices, o["matrix"], size, o["inputs"]).T + _at(vectors, o["bias"], size)
+    y = _affine(x, o["matrix"], o["bias"], size, matrices, vectors)
     return y.view(len(x), o["side"], o["side"], o["channels"]).permute(0, 3, 1, 2)
 
 
@@ -68,15 +71,11 @@ def _do_norm(o: Any, x: Tensor, _k: Tensor, shares: Any, _m: Tensor, vectors: Te
 def _do_modulate(
     o: Any, x: Tensor, style: Tensor, _s: Any, matrices: Tensor, vectors: Tensor
 ) -> Tensor:
-    size = o["channels"]
     scale, shift = (
-        (
-            style @ _at(matrices, o[name], size, style.shape[1]).T
-            + _at(vectors, o[f"{name}_bias"], size)
-        )[:, :, None, None]
+        _affine(style, o[name], o[f"{name}_bias"], o["channels"], matrices, vectors)
         for name in ("scale", "shift")
     )
-    return x * scale + shift
+    return x * scale[:, :, None, None] + shift[:, :, None, None]
 
 
 def _do_shortcut(o: Any, x: Tensor, kept: Tensor, _s: Any, matrices: Tensor, v: Tensor) -> Tensor:

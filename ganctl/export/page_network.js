@@ -63,9 +63,7 @@ const operations = {
   },
 
   linear(op, x) {
-    const width = op.side * op.side * op.channels, out = map(op.side, op.channels);
-    multiply(x.values, 1, op.inputs, op.matrix, width, op.bias, into(out.values, width, () => 0));
-    return out;
+    return map(op.side, op.channels, affine(x.values, op.matrix, op.side * op.side * op.channels, op.bias));
   },
 
   conv(op, x) {

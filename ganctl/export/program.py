@@ -126,7 +126,7 @@ def _linear(layer: nn.Linear, program: Program, *, relu: bool) -> None:
     order = torch.arange(layer.out_features).view(channels, START**2).T.flatten()
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
     program.add(
-        "linear", inputs=layer.in_features, channels=channels, side=START,
+        "linear", channels=channels, side=START,
         matrix=layer.weight[order], bias=bias[order], relu=relu,
     )  # fmt: skip
 

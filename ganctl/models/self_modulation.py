@@ -1,6 +1,6 @@
 """Self-modulation: the latent vector scales and shifts every map of G.
 
-Chen, Lucic, Houlsby and Gelly 2019, https://arxiv.org/abs/1810.01365, eq. 2 to 4: batch norm's
+Chen, Lucic, Houlsby and Gelly 2019, https://arxiv.org/abs/1810.01365, section 2: batch norm's
 factor and summand of each channel are functions of z with one hidden layer. Here the hidden layers
 are shared: two, as a mapping network (Karras et al. 2019, https://arxiv.org/abs/1812.04948), whose
 output is what the first map is made from as well. So what holds for a whole image, a colour or a
