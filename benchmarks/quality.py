@@ -39,13 +39,14 @@ from ganctl.training.loop import averaged
 
 VARIANTS: dict[str, dict[str, Value]] = {
     "faces32": {},
-    "not-modulated": {"model.self_modulation": False, "optim.g_lr": 4e-4},
+    "first": {"model.self_modulation": False, "optim.g_lr": 4e-4, "optim.batch_size": 32},
+    "not-modulated": {"model.self_modulation": False},
+    "large-batches": {"optim.batch_size": 32},
     "slower": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
     "slower-g": {"optim.g_lr": 4e-4},
     "faster": {"optim.g_lr": 16e-4, "optim.d_lr": 16e-4},
     "shorter-average": {"optim.ema_half_life": 2000},
-    "small-batches": {"optim.batch_size": 16},
-    "smaller-batches": {"optim.batch_size": 8, "optim.ema_half_life": 1500},
+    "small-batches": {"optim.batch_size": 8},
     "narrower": {"model.width": 24},
     "wider": {"model.width": 48},
     "momentum": {"optim.betas": [0.5, 0.9]},
