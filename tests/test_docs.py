@@ -37,6 +37,6 @@ def test_the_scores_of_the_readme_are_those_of_the_run(
     make.write_scores({"scores": [found], "floor": found | {"fd": 5.0}})
     written = make.README.read_text()
     figures = "0.1000 ± 0.0200 | 0.500 | 0.250 | 1.500 | 0.125 |"
-    assert f"| `faces32`, 2,000 steps | 12.3 | {figures}\n" in written
+    assert f"| `faces32`, 3,500 steps | 12.3 | {figures}\n" in written
     assert f"| real images: the floor | 5.0 | {figures}\n" in written
     assert len(written.splitlines()) == len(readme.splitlines())

@@ -15,7 +15,7 @@ from ganctl.training.metrics import Row, rounded
 from ganctl.training.state import TrainState
 
 IMAGES = 9_600  # in a window: enough for early oddities to be over, however low the rate is
-TRAVEL = 0.12  # how far Adam may have moved each of G's weights before early oddities are over
+TRAVEL = 0.24  # how far Adam may have moved each of G's weights before early oddities are over
 FORGOTTEN = 10  # updates in units of 1 / momentum after which batch norm has forgotten its start
 
 

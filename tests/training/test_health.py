@@ -386,8 +386,8 @@ def test_rows_of_older_versions_or_too_few_of_them_say_nothing() -> None:
 def test_a_lower_rate_or_slower_batch_norm_makes_the_window_longer(
     tiny: Callable[..., Config], tiny_resnet: Callable[..., Config]
 ) -> None:
-    assert checkup.window_of(tiny(optim__g_lr=4e-4)) == 300
-    assert checkup.window_of(tiny(optim__g_lr=1e-4)) == 1200
+    assert checkup.window_of(tiny(optim__g_lr=8e-4)) == 300
+    assert checkup.window_of(tiny(optim__g_lr=2e-4)) == 1200
     assert checkup.window_of(tiny(optim__g_lr=1e-4, optim__batch_size=64)) == 150  # 9,600 images
     assert checkup.window_of(tiny_resnet(model__batch_norm_momentum=1e-3)) == 10_000
 
