@@ -7,7 +7,7 @@ each other. A variant is better only if it is so in all seeds and on all kinds.
 
 python -m benchmarks.quality                                   drawn faces, three seeds
 python -m benchmarks.quality --data faces avatars/ clothes/ --minutes 6 --pictures DIR
-python -m benchmarks.quality --variants faces32 narrower --seeds 5
+python -m benchmarks.quality --variants unchanged narrower --seeds 5
 """
 
 import argparse
@@ -38,13 +38,19 @@ from ganctl.settings.strict_yaml import Value
 from ganctl.training.loop import averaged
 
 VARIANTS: dict[str, dict[str, Value]] = {
-    "faces32": {},
+    "unchanged": {},
     "first": {"model.self_modulation": False, "optim.g_lr": 4e-4, "optim.batch_size": 32},
+    "modulated": {"model.self_modulation": True},
     "not-modulated": {"model.self_modulation": False},
     "large-batches": {"optim.batch_size": 32},
     "slower": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
     "slower-g": {"optim.g_lr": 4e-4},
     "faster": {"optim.g_lr": 16e-4, "optim.d_lr": 16e-4},
+    "modulated-fast": {
+        "model.self_modulation": True,
+        "optim.g_lr": 8e-4,
+        "optim.d_lr": 8e-4,
+    },
     "shorter-average": {"optim.ema_half_life": 2000},
     "small-batches": {"optim.batch_size": 8},
     "narrower": {"model.width": 24},
