@@ -35,13 +35,15 @@ def decay(half_life: float, step: int, batch_size: int) -> float:
 def update(average: nn.Module, generator: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * generator, in fp32.
 
-    Weights are averaged; batch-norm statistics are copied. The spectral norm's u and v are neither:
-    they belong to the averaged weights (averaging unit vectors shortens them, which would inflate
-    every weight), and `ready` finds them when the average is used.
+    Weights, and batch norm's running means and variances, as in BigGAN's PyTorch code: those of the
+    last batches belong to the last weights, not to the average. The spectral norm's u and v are not
+    averaged (that shortens unit vectors, which would inflate every weight): `ready` finds those of
+    the averaged weights when they are used.
     """
-    torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 1 - decay)
-    if ours := statistics(average):
-        torch._foreach_copy_(ours, statistics(generator))
+    ours, theirs = (
+        [*network.parameters(), *statistics(network)] for network in (average, generator)
+    )
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
 def ready(average: nn.Module, generator: nn.Module) -> None:
@@ -54,6 +56,7 @@ def ready(average: nn.Module, generator: nn.Module) -> None:
 
 
 def statistics(network: nn.Module) -> list[torch.Tensor]:
-    """The running statistics of all batch norms, which are not learned."""
+    """The running means and variances of all batch norms, which are not learned."""
     norms = (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
-    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+    found = ((norm.running_mean, norm.running_var) for norm in norms)
+    return [tensor for pair in found for tensor in pair if tensor is not None]
