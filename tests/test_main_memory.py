@@ -95,7 +95,7 @@ def greedy(*arguments: object, **options: object) -> None:
         ("sample r", "sampling.draw.latents", "while drawing 64 images", "--batch-size 16 needs"),
         ("inspect-attention r", "insight.attention_views.look", "while looking at 64", "a lower -n"),
         ("resume r --steps 3", "session.train", "with batches of 4", "set optim.grad_accumulation"),
-        ("train --dry-run", "session.train_step", "with batches of 32", "--set optim.grad_acc"),
+        ("train --dry-run", "session.train_step", "with batches of 16", "--set optim.grad_acc"),
     ],
 )  # fmt: skip
 def test_a_command_that_would_be_killed_says_what_to_lower(

@@ -408,7 +408,7 @@ def checked(rows: list[Row], config: Config, faces: np.ndarray) -> list[tuple[in
 def test_a_disease_is_told_once_when_it_begins_also_by_resumed_runs(
     tiny: Callable[..., Config], faces: np.ndarray
 ) -> None:
-    config = tiny(train__log_every=50, optim__g_lr=4e-4)
+    config = tiny(train__log_every=50, optim__g_lr=8e-4)
     rows = rows_with(60, diversity=0.0)
     rows[30]["diversity"] = 0.5  # step 1550; over for a window
     assert checked(rows, config, faces) == [(600, "mode collapse"), (1850, "mode collapse")]
@@ -417,7 +417,7 @@ def test_a_disease_is_told_once_when_it_begins_also_by_resumed_runs(
 def test_a_row_that_a_stop_cut_short_has_no_say(
     tiny: Callable[..., Config], faces: np.ndarray
 ) -> None:
-    config = tiny(train__log_every=50, optim__g_lr=4e-4)
+    config = tiny(train__log_every=50, optim__g_lr=8e-4)
     rows = rows_with(20, diversity=0.0)
     rows.insert(10, {**rows[10], "step": 512, "diversity": 0.9})
     assert checked(rows, config, faces) == [(600, "mode collapse")]
