@@ -127,14 +127,14 @@ class UpsampleConv2d(nn.Conv2d):
             for tap in range(5):
                 row[parity, (parity + tap) // 2, tap] = 1
         both = torch.einsum("pai,qbj->pqabij", row, row)  # (2, 2, 3, 3, 5, 5)
-        self.register_buffer("folding", both.reshape(4, 9, 25), persistent=False)
+        self.register_buffer("folding", both.reshape(36, 25), persistent=False)
 
     def phase_kernels(self) -> Tensor:
         """(4 * C_out, C_in, 3, 3): of a 5 x 5 kernel, one for each output channel and parity."""
         c_out, c_in = self.out_channels, self.in_channels
         taps = self.weight.reshape(c_out, c_in, 25)
-        folded = self.folding @ taps.mT[:, None]  # (C_out, 4, 9, C_in)
-        return folded.mT.reshape(4 * c_out, c_in, 3, 3)
+        folded = self.folding @ taps.mT  # (C_out, 36, C_in)
+        return folded.unflatten(1, (4, 9)).mT.reshape(4 * c_out, c_in, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, 2H, 2W)."""
