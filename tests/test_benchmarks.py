@@ -29,7 +29,7 @@ SMALL = {
     ],
     "scores": ["--features", "lite0", "--images", "8", "--kept", "60", "--rounds", "1"],
     "small_data": [
-        "--steps", "1", "--seeds", "1", "--counts", "80", "--samples", "40", "--variants", "plain", "adaptive",
+        "--steps", "1", "--seeds", "0", "--counts", "80", "--samples", "40", "--variants", "plain", "adaptive",
     ],
 }  # fmt: skip
 ROWS = {
