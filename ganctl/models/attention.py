@@ -37,10 +37,12 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> 
 def chunked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """The same by plain products, for a few images at a time, whose maps stay in the cache.
 
-    No map is kept: the backward pass makes it again.
+    No map is kept where there are more: the backward pass makes it again.
     """
     a_map = query.shape[1] * key.shape[1] * query.element_size()
     size = max(1, CHUNK_BYTES // a_map)
+    if len(query) <= size:
+        return _attention(query, key, value, scale)
     chunks = zip(query.split(size), key.split(size), value.split(size), strict=True)
     return torch.cat([_recomputed(*chunk, scale) for chunk in chunks])
 
