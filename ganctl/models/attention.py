@@ -11,7 +11,7 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, pad, scaled_dot_product_attention
+from torch.nn.functional import conv2d, max_pool2d, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from ganctl.models.layers import LayerOptions, conv
@@ -100,10 +100,12 @@ class SelfAttention(nn.Module):
         return (self.scale * query @ key.mT).softmax(dim=-1)
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, N, C/8), keys (B, M, C/8) and values (B, M, C/2)."""
-        maps = self.query(x), self._pool(self.key(x)), self._pool(self.value(x))
-        query, key, value = (m.flatten(2).mT for m in maps)
-        return query, key, value
-
-    def _pool(self, x: Tensor) -> Tensor:
-        return max_pool2d(x, 2) if self.pooled else x
+        """Queries (B, N, C/8), keys (B, M, C/8) and values (B, M, C/2), by one convolution."""
+        layers = (self.query, self.key, self.value)
+        maps = conv2d(x, torch.cat([layer.weight for layer in layers]))
+        narrow, half = self.query.out_channels, self.value.out_channels
+        queries, looked_at = maps.split([narrow, narrow + half], 1)
+        if self.pooled:
+            looked_at = max_pool2d(looked_at, 2)
+        key, value = looked_at.flatten(2).mT.split([narrow, half], 2)
+        return queries.flatten(2).mT, key, value
