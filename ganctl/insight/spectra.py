@@ -150,14 +150,18 @@ def map_sides(network: Generator | Discriminator, resolution: int) -> dict[str, 
 
     def record(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-            sides[layer] = inputs[0].shape[-1] * (2 if isinstance(module, UpsampleConv2d) else 1)
+            side = inputs[0].shape[-1] * (2 if isinstance(module, UpsampleConv2d) else 1)
+            if isinstance(module, SelfAttention):
+                sides.update({f"{layer}.{name}": side for name in SelfAttention.JOINED})
+            else:
+                sides[layer] = side
 
         return hook
 
     hooks = [
         module.register_forward_hook(record(layer))
         for layer, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
+        if isinstance(module, nn.Conv2d | SelfAttention)
     ]
     training, device = network.training, next(network.parameters()).device
     labels = torch.zeros(1, dtype=torch.long, device=device)

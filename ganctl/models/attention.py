@@ -37,7 +37,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> 
 def chunked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """The same by plain products, for a few images at a time, whose maps stay in the cache.
 
-    No map is kept where there are more: the backward pass makes it again.
+    Maps of a single chunk are kept for the backward pass; those of several are made again by it.
     """
     a_map = query.shape[1] * key.shape[1] * query.element_size()
     size = max(1, CHUNK_BYTES // a_map)
@@ -66,6 +66,7 @@ class SelfAttention(nn.Module):
     `pooled` max-pools keys and values, as the authors' code does and the paper's text does not.
     """
 
+    JOINED = ("query", "key", "value")  # layers that are computed as one convolution
     attend: Attend = staticmethod(plain_attention)
 
     def __init__(
@@ -101,8 +102,7 @@ class SelfAttention(nn.Module):
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, N, C/8), keys (B, M, C/8) and values (B, M, C/2), by one convolution."""
-        layers = (self.query, self.key, self.value)
-        maps = conv2d(x, torch.cat([layer.weight for layer in layers]))
+        maps = conv2d(x, torch.cat([getattr(self, name).weight for name in self.JOINED]))
         narrow, half = self.query.out_channels, self.value.out_channels
         queries, looked_at = maps.split([narrow, narrow + half], 1)
         if self.pooled:

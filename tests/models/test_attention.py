@@ -112,7 +112,11 @@ def test_in_chunks_value_and_gradients_are_the_same(
     )
 
 
-def test_in_chunks_no_map_is_kept() -> None:
+@pytest.mark.parametrize(("images_a_chunk", "are_kept"), [(3, True), (2, False)])
+def test_maps_of_several_chunks_are_not_kept(
+    images_a_chunk: int, are_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", images_a_chunk * 24 * 6 * 8)
     kept: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -120,8 +124,8 @@ def test_in_chunks_no_map_is_kept() -> None:
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        chunked_attention(*projections(images=1), 0.7)
-    assert max(kept, default=0) < 24 * 6
+        chunked_attention(*projections(images=3), 0.7)
+    assert (max(kept, default=0) >= 24 * 6) == are_kept
 
 
 def test_gradient_penalties_go_through_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
