@@ -20,6 +20,7 @@ from ganctl.models.layers import LayerOptions, conv
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 CHUNK_BYTES = 4 * 2**20  # of maps that are made at once, so that they stay in the cache
+KEPT_BYTES = 64 * 2**20  # of a batch's maps that are kept for the backward pass
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -37,14 +38,13 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> 
 def chunked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """The same by plain products, for a few images at a time, whose maps stay in the cache.
 
-    Maps of a single chunk are kept for the backward pass; those of several are made again by it.
+    Where a batch's maps are more than KEPT_BYTES, the backward pass makes them again.
     """
     a_map = query.shape[1] * key.shape[1] * query.element_size()
     size = max(1, CHUNK_BYTES // a_map)
-    if len(query) <= size:
-        return _attention(query, key, value, scale)
+    attend = _attention if len(query) * a_map <= KEPT_BYTES else _recomputed
     chunks = zip(query.split(size), key.split(size), value.split(size), strict=True)
-    return torch.cat([_recomputed(*chunk, scale) for chunk in chunks])
+    return torch.cat([attend(*chunk, scale) for chunk in chunks])
 
 
 def _recomputed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

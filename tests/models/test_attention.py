@@ -97,11 +97,16 @@ def projections(images: int = 5) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("budget", [1, 2 * 24 * 6 * 8, 2**20])
+A_MAP = 24 * 6 * 8  # bytes
+
+
+@pytest.mark.parametrize("kept", [0, 2**20])
+@pytest.mark.parametrize("chunk", [1, 2 * A_MAP, 2**20])
 def test_in_chunks_value_and_gradients_are_the_same(
-    budget: int, monkeypatch: pytest.MonkeyPatch
+    chunk: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_BYTES", budget)
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(module, "KEPT_BYTES", kept)
     inputs = projections()
     plain, chunked = (attend(*inputs, 0.7) for attend in (plain_attention, chunked_attention))
     torch.testing.assert_close(chunked, plain)
@@ -112,11 +117,12 @@ def test_in_chunks_value_and_gradients_are_the_same(
     )
 
 
-@pytest.mark.parametrize(("images_a_chunk", "are_kept"), [(3, True), (2, False)])
-def test_maps_of_several_chunks_are_not_kept(
-    images_a_chunk: int, are_kept: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("images", "are_kept"), [(3, True), (4, False)])
+def test_more_maps_than_may_be_kept_are_not(
+    images: int, are_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_BYTES", images_a_chunk * 24 * 6 * 8)
+    monkeypatch.setattr(module, "CHUNK_BYTES", A_MAP)
+    monkeypatch.setattr(module, "KEPT_BYTES", 3 * A_MAP)
     kept: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -124,12 +130,13 @@ def test_maps_of_several_chunks_are_not_kept(
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        chunked_attention(*projections(images=3), 0.7)
+        chunked_attention(*projections(images=images), 0.7)
     assert (max(kept, default=0) >= 24 * 6) == are_kept
 
 
 def test_gradient_penalties_go_through_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
     torch.manual_seed(0)
     critic = Discriminator(
         resolution=16, width=8, attention_at=[8], attention_scaled=True, attention_pooled=True
