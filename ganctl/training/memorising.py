@@ -2,7 +2,9 @@
 
 Karras et al. 2020 (https://arxiv.org/abs/2006.06676, section 3, r_v) compare training and held-out
 images so, and steer the probability of augmentation by what D says of training images alone (r_t).
-Here the held-out ones steer it, as the zero of D's scores drifts under spectral norm.
+Here the held-out ones steer it, as the zero of D's scores drifts under spectral norm; and as few
+images hold out few, whose scores differ by chance, it is raised only by a gap that chance seldom
+makes.
 """
 
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from ganctl.training.augment import shown
 from ganctl.training.inputs import Trial
 from ganctl.training.state import TrainState
 
-TARGET = 0.3  # of `memorising`: augmentation gets stronger above it and weaker below it
+TARGET = 0.3  # of `memorising`: augmentation gets stronger if it is surely above, else weaker
 CHANGE = 1 / 16  # of the probability, each time that it is steered
 
 
@@ -43,8 +45,11 @@ class TrialScores(NamedTuple):
         return (difference > 0).float().mean() + (difference == 0).float().mean() / 2
 
     def pressure(self) -> Tensor:
-        """(): 1 if `memorising` is above TARGET, -1 if it is below."""
-        return torch.sign(self._gap() - TARGET * self._distance().clamp(min=0))
+        """(): 1 if `memorising` is above TARGET by more than a standard error, -1 if it is not."""
+        excess = self._gap() - TARGET * self._distance().clamp(min=0)
+        kinds = torch.stack([self.trained_on, self.held_out])  # (2, B)
+        error = (kinds.var(1) / kinds.shape[1]).sum().sqrt()
+        return torch.where(excess > error, 1.0, -1.0)
 
     def _gap(self) -> Tensor:
         return self.trained_on.mean() - self.held_out.mean()

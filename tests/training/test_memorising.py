@@ -66,6 +66,14 @@ def test_the_pressure_is_up_where_d_memorises_too_much(
     assert scores.pressure() == pressure
 
 
+@pytest.mark.parametrize(("gap", "pressure"), [(0.36, 1), (0.34, -1), (-1.0, -1)])
+def test_a_gap_that_chance_may_make_is_no_pressure(gap: float, pressure: int) -> None:
+    """Of 16 images each, with a deviation of 1: the standard error is the root of 2 / 16."""
+    spread = torch.tensor([-1.0, 1.0]).repeat(8) * (15 / 16) ** 0.5
+    scores = TrialScores(spread + gap, spread, spread + 9)  # D tells nothing from fakes
+    assert scores.pressure() == pressure
+
+
 @pytest.fixture(scope="module")
 def crowd() -> np.ndarray:
     """(80, 32, 32, 3) uint8: drawn faces."""
