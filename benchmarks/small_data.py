@@ -90,7 +90,7 @@ def main() -> None:
         "--minutes", type=float, nargs="+", default=[10], help="of processor time, to score after"
     )
     parser.add_argument("--steps", type=int, default=10**6, help="at most")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="which ones")
     parser.add_argument("--samples", type=int, default=5000, help="images of each side")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--pictures", type=Path, help="a folder for a grid of each run's images")
@@ -160,6 +160,8 @@ def trained(
         yield scored(run, reals, features, chosen, name)._replace(
             minutes=minutes, variant=variant, seed=seed
         )
+        if run.state.step >= chosen.steps:
+            return
 
 
 def scored(
@@ -190,7 +192,7 @@ def scored(
 
 
 def looked_at(run: session.Session) -> tuple[float | None, float | None]:
-    """The AUC between training and held-out images, and the diversity, at the end."""
+    """The AUC between training and held-out images, and the diversity."""
     diversity = Diversity(run.config, run.inputs.batches, run.inputs.n_classes)
     varied = diversity.of(averaged(run.state))
     if (trial := run.inputs.trial_after(run.state.step)) is None:

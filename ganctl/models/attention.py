@@ -20,7 +20,7 @@ from ganctl.models.layers import LayerOptions, conv
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 CHUNK_BYTES = 4 * 2**20  # of maps that are made at once, so that they stay in the cache
-KEPT_BYTES = 64 * 2**20  # of a batch's maps that are kept for the backward pass
+KEPT_BYTES = 64 * 2**20  # of all maps of a pass, up to which they are kept for going back
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -28,17 +28,18 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> 
 
     Queries and keys are padded with zeros to the width of the values, which changes nothing and
     lets the fused kernels run; they keep no (N, M) map for the backward pass. They also want a
-    dimension for heads, of which there is one.
+    dimension for heads, of which there is one, and on a GPU rows that lie close to one another:
+    values are a slice of wider maps.
     """
     wider = (0, value.shape[-1] - query.shape[-1])
-    heads = (pad(query, wider)[:, None], pad(key, wider)[:, None], value[:, None])
+    heads = (pad(query, wider)[:, None], pad(key, wider)[:, None], value.contiguous()[:, None])
     return scaled_dot_product_attention(*heads, scale=scale)[:, 0]
 
 
 def chunked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """The same by plain products, for a few images at a time, whose maps stay in the cache.
 
-    Where a batch's maps are more than KEPT_BYTES, the backward pass makes them again.
+    Where all its maps together are more than KEPT_BYTES, the backward pass makes them again.
     """
     a_map = query.shape[1] * key.shape[1] * query.element_size()
     size = max(1, CHUNK_BYTES // a_map)

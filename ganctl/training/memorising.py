@@ -20,7 +20,7 @@ from ganctl.training.augment import shown
 from ganctl.training.inputs import Trial
 from ganctl.training.state import TrainState
 
-TARGET = 0.3  # of `memorising`: augmentation gets stronger if it is surely above, else weaker
+TARGET = 0.3  # of `memorising`: augmentation gets stronger if it is clearly above, else weaker
 CHANGE = 1 / 16  # of the probability, each time that it is steered
 
 
@@ -45,7 +45,10 @@ class TrialScores(NamedTuple):
         return (difference > 0).float().mean() + (difference == 0).float().mean() / 2
 
     def pressure(self) -> Tensor:
-        """(): 1 if `memorising` is above TARGET by more than a standard error, -1 if it is not."""
+        """(): 1 if the gap is above TARGET of the distance by over its standard error, else -1.
+
+        So the fewer images are looked at, the wider the gap must be.
+        """
         excess = self._gap() - TARGET * self._distance().clamp(min=0)
         kinds = torch.stack([self.trained_on, self.held_out])  # (2, B)
         error = (kinds.var(1) / kinds.shape[1]).sum().sqrt()
@@ -81,6 +84,9 @@ def scores_of(state: TrainState, trial: Trial, config: Config) -> TrialScores:
 
 
 def steer(state: TrainState, trial: Trial, config: Config) -> None:
-    """Augment more if D memorises, less if not: the rule of Karras et al. 2020, section 3.1."""
+    """Augment more if D memorises, less if not, after Karras et al. 2020, section 3.1.
+
+    They go by a sign alone; see `TrialScores.pressure`.
+    """
     assert state.augment_p is not None
     state.augment_p.add_(CHANGE * scores_of(state, trial, config).pressure()).clamp_(0, 1)

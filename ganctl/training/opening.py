@@ -28,9 +28,9 @@ def open_images(config: Config, progress: Progress) -> Images:
     labels = labels_for(source, packed, config)
     data, n = config.data, len(packed.images)
     chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
-    if config.augment.adaptive() and not len(chosen):
+    if config.augment.adaptive() and len(chosen) < 2:  # of one there is no spread
         raise DataError(
-            f"augment.probability is adaptive, but none of {n} images can be held out to steer it",
+            f"augment.probability is adaptive, but of {n} images too few can be held out for it",
             hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
         )
     return Images(packed, labels, chosen)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import scaled_dot_product_attention
 
 from ganctl.models import attention as module
 from ganctl.models.attention import SelfAttention, chunked_attention, plain_attention
@@ -97,6 +98,20 @@ def projections(images: int = 5) -> list[Tensor]:
     ]
 
 
+def test_the_fused_kernel_is_given_rows_without_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the joined maps values are a slice, whose rows would not be aligned for a GPU's kernels."""
+    given: list[Tensor] = []
+
+    def note(*heads: Tensor, scale: float) -> Tensor:
+        given.extend(heads)
+        return scaled_dot_product_attention(*heads, scale=scale)
+
+    monkeypatch.setattr(module, "scaled_dot_product_attention", note)
+    attention = SelfAttention(32, scaled=True, pooled=True)
+    attention(torch.randn(2, 32, 8, 8).contiguous(memory_format=torch.channels_last))
+    assert [each.is_contiguous() and each.storage_offset() == 0 for each in given] == [True] * 3
+
+
 A_MAP = 24 * 6 * 8  # bytes
 
 
@@ -134,9 +149,10 @@ def test_more_maps_than_may_be_kept_are_not(
     assert (max(kept, default=0) >= 24 * 6) == are_kept
 
 
-def test_gradient_penalties_go_through_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_gradient_penalties_go_through_chunks(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    monkeypatch.setattr(module, "KEPT_BYTES", kept)
     torch.manual_seed(0)
     critic = Discriminator(
         resolution=16, width=8, attention_at=[8], attention_scaled=True, attention_pooled=True

@@ -220,6 +220,8 @@ def test_maps_stay_channels_last_from_end_to_end(preset: str) -> None:
     def check(module: nn.Module, _: Any, maps: torch.Tensor) -> None:
         if not maps.is_contiguous(memory_format=torch.channels_last):
             lost.append(f"{type(module).__name__} {tuple(maps.shape)}")
+        if isinstance(module, SelfAttention):
+            lost.extend("projection" for each in module._projections(maps) if each.stride(2) != 1)
 
     for network in pair:
         for module in network.modules():

@@ -74,6 +74,12 @@ def test_a_gap_that_chance_may_make_is_no_pressure(gap: float, pressure: int) ->
     assert scores.pressure() == pressure
 
 
+def test_scores_that_are_not_finite_are_no_pressure() -> None:
+    """p stays a number."""
+    good, bad = torch.ones(4), torch.full((4,), torch.nan)
+    assert TrialScores(bad, good, good).pressure() == -1
+
+
 @pytest.fixture(scope="module")
 def crowd() -> np.ndarray:
     """(80, 32, 32, 3) uint8: drawn faces."""
