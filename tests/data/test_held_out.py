@@ -195,6 +195,6 @@ def test_adaptive_augmentation_of_a_handful_of_images_is_refused(
     config = tiny(
         data__source=str(photos), augment__policy=["cutout"], augment__probability="adaptive"
     )
-    with pytest.raises(DataError, match="none of 12 images can be held out") as caught:
+    with pytest.raises(DataError, match="of 12 images too few can be held out") as caught:
         session.new(config, "cpu")
     assert "augment.probability=0.8" in (caught.value.hint or "")
