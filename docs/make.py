@@ -53,7 +53,7 @@ POINT_AT_AN_EYE = """(() => { const image = document.getElementById('image');
 CLOTHES = "--preset sngan-cifar10-cond --set model.width=32 --batch-size 32 --steps 3100"
 DRAW_CLOTHES = "-n 100"
 HEADS = "--steps 1000"
-AUGMENTED = "--set augment.policy=[colour,translation,cutout] --set augment.probability=adaptive"
+AUGMENTED = "--set 'augment.policy=[colour,translation,cutout]' --set augment.probability=adaptive"
 MEMORISING = ("step", "alarms", "memorising_auc", "augment_p")  # figures of metrics.jsonl
 
 
@@ -98,7 +98,7 @@ def write_memorising(folder: Path) -> None:
     """Whether D learns few images by heart, without augmentation and with it."""
     drawn = {}
     for name, options in (("plain", HEADS), ("augmented", f"{HEADS} {AUGMENTED}")):
-        ganctl("train", "--data", str(folder), "--run", f"runs/{name}", *options.split())
+        ganctl("train", "--data", str(folder), "--run", f"runs/{name}", *shlex.split(options))
         journal = Run(Path("runs") / name, "").journal
         rows = [{key: row[key] for key in MEMORISING if key in row} for row in journal.rows()]
         drawn[name] = curves.Curves(rows, curves.marks(journal.events()))

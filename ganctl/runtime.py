@@ -5,7 +5,8 @@ import hashlib
 import os
 import platform
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -97,6 +98,18 @@ def prepare(
         torch.backends.cudnn.benchmark = not deterministic
     elif device.type == "cpu":
         _keep_freed_memory()
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """While entered, fp32 is not rounded to tf32, whatever `prepare` allowed."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

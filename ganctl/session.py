@@ -142,7 +142,9 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
 
     telling = watcher
     if not config.augment.policy:  # else what it says is done already
-        telling = oddities.SaysHowOften(watcher, len(session.inputs.batches))
+        telling = oddities.SaysHowOften(
+            watcher, len(session.inputs.batches), len(session.images.held_out) > 0
+        )
     try:
         stop_request = StopRequest(ended_at_once, patient=launched())
         with stop_request as stop, out_of_memory_explained(config, run):

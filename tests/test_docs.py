@@ -1,6 +1,7 @@
 """The commands that pictures are said to be made with are those that make them."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ def test_what_docs_images_prints_is_what_is_run(monkeypatch: pytest.MonkeyPatch)
     made: list[str] = []
 
     def ganctl(*words: str) -> str:
-        made.append(" ".join(words))
+        made.append(shlex.join(words))
         return "CKPT"
 
     monkeypatch.setattr(make, "ganctl", ganctl)

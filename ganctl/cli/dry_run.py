@@ -7,6 +7,7 @@ from typing import Any
 
 from ganctl import session
 from ganctl.cli import show
+from ganctl.data.held_out import ENOUGH
 from ganctl.data.images import Images
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
@@ -48,7 +49,8 @@ def print_dry_run(
         "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {report['checkpoints_kept']} saves",
     }.items():
         show.result(f"{name:16}{value}")
-    if often := oddities.seen_often(report["images_per_second"], report["images"]):
+    held_out = settled.data.held_out > 0 and report["images"] >= ENOUGH
+    if often := oddities.seen_often(report["images_per_second"], report["images"], held_out):
         show.note(f"warning: {often}")
     if verbose:
         show.result_text("\n" + to_yaml(settled))

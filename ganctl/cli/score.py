@@ -111,14 +111,16 @@ def _check_options(
 
 def _of_folders(images: str, data: str, n: int | None, features: "Features") -> "Report":
     """Both kinds are prepared alike: squares of the side that the first generated image has."""
+    from dataclasses import replace
+
     from ganctl.cli.show import ProgressBar
     from ganctl.data.packing import opened, pack
-    from ganctl.data.sources import open_source
+    from ganctl.data.sources import first_size, open_source
     from ganctl.distributed import each_machine_does
     from ganctl.scores.comparison import RealImages, Report, Scored, compare
 
-    first = open_source(images, MOST_SIDE).read(0)
-    side = min(*first.size, MOST_SIDE)
+    own_side = min(first_size(open_source(images, MOST_SIDE)))
+    side = min(own_side, MOST_SIDE)
     with ProgressBar("preparing images") as progress:
         packed = [
             each_machine_does(partial(pack, *asked), progress) or opened(*asked)
@@ -126,13 +128,15 @@ def _of_folders(images: str, data: str, n: int | None, features: "Features") -> 
         ]
     fake, real_all = (each.images for each in packed)
     count = n or min(len(fake), _default(len(real_all)))
-    real = RealImages(real_all, f"images of {data}", count)
     chosen = RealImages(fake, f"images of {images}", count)
+    real = RealImages(real_all, f"images of {data}", count)
     with ProgressBar("measuring generated images", PATIENCE) as progress:
         fakes = chosen.statistics(features, progress)
     with ProgressBar("measuring real images", PATIENCE) as progress:
         scores = compare(real.statistics(features, progress), fakes)
     protocol = real.protocol(features, chosen.which, count)
+    if side < own_side:
+        protocol = replace(protocol, resize=f"made smaller, to {side} px, then {features.resize}")
     return Report([Scored(images, None, scores)], protocol, _floor(real, features))
 
 
@@ -148,7 +152,8 @@ def _of_checkpoints(
     from ganctl.store.contents import load_networks
 
     def chosen() -> list[str]:
-        found = runs.find(source).whole_checkpoints() if every else [runs.find_checkpoint(source)]
+        run = runs.find(source) if every else None
+        found = run.kept_checkpoints() if run else [runs.find_checkpoint(source)]
         return [str(path) for path in found]
 
     paths = [Path(path) for path in first_does(chosen)]
@@ -178,6 +183,7 @@ def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "
     import numpy as np
 
     from ganctl.cli.show import ProgressBar
+    from ganctl.data.sources import open_source
     from ganctl.scores.comparison import HELD_OUT, TRAINING, RealImages
     from ganctl.settings.config import replace
     from ganctl.store.contents import load_networks
@@ -186,7 +192,8 @@ def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "
     _, saved = load_networks(path)
     config = replace(saved.config, {"data.source": data}) if data else saved.config
     with ProgressBar("preparing images") as progress:
-        _, packed = opening.open_pixels(config, progress)
+        source = open_source(config.data.source, config.data.resolution)
+        packed = opening.open_pixels(source, config, progress)
     images = packed.images
     if packed.fingerprint != saved.data.fingerprint:
         if unseen:

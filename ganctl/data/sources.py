@@ -65,6 +65,14 @@ def open_source(where: str, resolution: int) -> Source:
     raise DataError(f"there are no images at {where}: no such file or folder", hint)
 
 
+def first_size(source: Source) -> tuple[int, int]:
+    """Width and height of the first image that can be read; DataError if none can."""
+    for index in range(len(source)):
+        with suppress(Exception):  # Pillow's parsers raise nearly anything for damaged files
+            return source.read(index).size
+    raise DataError(f"none of the {len(source):,} images can be read")
+
+
 def found(where: str) -> Path | None:
     """The file or folder that `where` names, if there is one; ~ and ~NAME are homes."""
     # It may be too long for any file, lie in the home of nobody, or lead back to itself.

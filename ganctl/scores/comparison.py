@@ -90,12 +90,12 @@ class RealImages:
         """
         numbers = np.arange(len(images)) if numbers is None else numbers
         total = len(numbers)
-        statistics.check_count(total, LEAST)
-        statistics.check_count(count, LEAST)
+        statistics.check_count(total, LEAST, which)
+        statistics.check_count(count, LEAST, which)
         if count > total:
-            hint = f"ask for {total // 2:,}, so that as many others are left for the floor"
             raise ConfigError(
-                f"{count:,} images were asked for, but there are only {total:,} real ones", hint
+                f"{count:,} images were asked for, but there are only {total:,} ({which})",
+                f"ask for {total:,} or fewer",
             )
         stream = random_stream(0, "score order", total)
         self._order = numbers[torch.randperm(total, generator=stream).numpy()]
@@ -153,10 +153,10 @@ def of_generator(
     progress: Progress,
     truncation: float | None = None,
 ) -> Statistics | None:
-    """Of the images of seeds 0 to count - 1, in fp32; with classes, of all of them in turn.
+    """Of the images of seeds 0 to count - 1, in fp32; seed k has the next class after seed k - 1's.
 
-    These are the images of `ganctl sample`. CheckpointError if one is not finite. Several processes
-    share the work, and the first of them has the answer, the others None.
+    `ganctl sample` draws the same of each seed and class. CheckpointError if one is not finite.
+    Several processes share the work, and the first of them has the answer, the others None.
     """
     labels = range(generator.n_classes) if generator.n_classes else [None]
     points = classes_in_turn(range(count), list(labels))

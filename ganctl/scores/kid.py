@@ -27,7 +27,7 @@ def kid(real: Tensor, fake: Tensor) -> Kid:
     Statistics 17): it counts the chance in both sets, which the spread over subsets that overlap
     does not.
     """
-    sets = [_groups(features, name) for features, name in ((real, "real"), (fake, "fake"))]
+    sets = [_groups(features) for features in (real, fake)]
     sums = [_kernel_sums(*pair) for pair in ((sets[0], sets[0]), (sets[1], sets[1]), tuple(sets))]
     same = [_diagonal_sums(groups) for groups in sets]
     counts = [torch.tensor([len(group) for group in groups]).double() for groups in sets]
@@ -37,7 +37,7 @@ def kid(real: Tensor, fake: Tensor) -> Kid:
     return Kid(float(_estimate(sums, same, counts, everything)), float(spread.sqrt()))
 
 
-def _groups(features: Tensor, name: str) -> list[Tensor]:
+def _groups(features: Tensor) -> list[Tensor]:
     """The features in GROUPS parts, at random: their order may have a meaning."""
     order = torch.randperm(len(features), generator=random_stream(0, "kid groups", len(features)))
     return list(features[order].float().tensor_split(GROUPS))

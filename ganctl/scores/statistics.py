@@ -141,11 +141,10 @@ def _write(path: Path, identity: dict[str, object], found: Statistics) -> None:
         log.warning("the statistics of real images were not kept: %s", error)
 
 
-def check_count(count: int, least: int) -> None:
-    """DataError unless there are as many images as a comparison needs."""
+def check_count(count: int, least: int, which: str) -> None:
+    """DataError unless there are as many images as a comparison needs; `which` are they."""
     if count < least:
-        are = "is" if count == 1 else "are"
         raise DataError(
-            f"scores need {least} images of each kind or more, and there {are} {count}",
+            f"scores need {least} images of each kind or more, not {count} ({which})",
             hint="and thousands, for figures that tell generators apart",
         )

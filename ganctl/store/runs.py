@@ -146,6 +146,15 @@ class Run:
             raise self._no_checkpoint()
         return whole[::-1]
 
+    def kept_checkpoints(self) -> list[Path]:
+        """The same, and best.pt among them if the file of its step was deleted."""
+        kept, path = self.whole_checkpoints(), self.folder / best.NAME
+        if (score := best.score_of(path, self.run_id)) is not None:
+            place = self._files.path_of(score["step"])
+            if place not in kept:
+                kept.insert(sum(each < place for each in kept), path)
+        return kept
+
     def _no_checkpoint(self) -> CheckpointError:
         skipped = len(self._files.found())
         why = f"{skipped} skipped" if skipped else "nothing saved yet"

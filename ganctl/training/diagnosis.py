@@ -241,9 +241,10 @@ def _memorises(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         "D memorises",
         f"since step {rows[0]['step']:,} D has scored a training image above an image held out from"
         f" training in {100 * typical:.0f} % of all pairs; 50 % is no difference",
-        "what G learns from it gets worse from here on: use the best checkpoint so far (best.pt, if"
-        " the run is scored), or start again with augmentation (augment.policy: [colour,"
-        " translation, cutout] and augment.probability: adaptive), data.flip: true, or more images",
+        "what G learns from it gets worse from here on: stop, and use the best checkpoint from"
+        " before (scores do not tell, as they are best for copies of the images trained on), or"
+        " start again with augmentation (augment.policy: [colour, translation, cutout] and"
+        " augment.probability: adaptive), data.flip: true, or more images",
     )
 
 

@@ -50,8 +50,7 @@ class Finding(TypedDict):
     """What follows from a look at a run; plain JSON, as all processes are told."""
 
     alarm: list[Any] | None  # the fields of a Diagnosis that is to end the run
-    scored: bool
-    best: bool  # and better than before: a checkpoint to keep
+    best: bool  # it scored better than before: a checkpoint to keep
 
 
 class Watcher(Protocol):
@@ -109,7 +108,7 @@ def _train_on(
             if bad := meter.bad_figure():
                 raise saver.diverged(bad, state.step, state.payload())
             watcher.stepped(state.step)
-            found: Finding = {"alarm": None, "scored": False, "best": False}
+            found: Finding = {"alarm": None, "best": False}
             # Wishes are read once, as a signal may come while we save.
             asked_to_save = stop.take_save_request() or saver.overdue()
             stopped_by, due = agreement.of(stop.signal_number or 0, asked_to_save)
@@ -117,13 +116,11 @@ def _train_on(
             if ending or state.step % every.log_every == 0:
                 row = meter.read(device)
                 check(row, state, saver)
-                measured = score(row, state, keeper)
+                measured = score(row, state, keeper, meter)
                 found = first_does(
                     partial(examine, row, measured, state, checkup, saver, keeper, watcher)
                 )
                 ending = ending or found["alarm"] is not None
-                if found["scored"]:
-                    meter.restart()
             if ending or state.step % every.preview_every == 0:
                 first_does(partial(_preview, state, config, saver.run, device))
             due = due or ending or saver.due(state.step) or found["best"]
@@ -167,11 +164,16 @@ def check(row: Row | None, state: TrainState, saver: Saver) -> None:
         check_finite(row, state, saver)
 
 
-def score(row: Row | None, state: TrainState, keeper: Scorekeeper) -> Measured | None:
-    """How good the averaged generator's images are, if that is due; also added to `row`."""
+def score(row: Row | None, state: TrainState, keeper: Scorekeeper, meter: Meter) -> Measured | None:
+    """How good the averaged generator's images are, if that is due; also added to `row`.
+
+    The time that it takes, also in vain, is not counted as training.
+    """
     if row is None or not first_does(partial(keeper.due, state.step)):
         return None
-    return keeper.measure(averaged(state), row)
+    measured = keeper.measure(averaged(state), row)
+    meter.restart()
+    return measured
 
 
 def examine(
@@ -180,7 +182,7 @@ def examine(
 ) -> Finding:  # fmt: skip
     """Write down how the run does; what follows from it."""
     if row is None:
-        return {"alarm": None, "scored": False, "best": False}
+        return {"alarm": None, "best": False}
     begun = checkup.complete(row, state, averaged(state))
     report(row, begun, saver.run.journal, watcher)
     saver.sane = is_sane(row)
@@ -189,7 +191,6 @@ def examine(
     saver.score = measured.metadata() if measured is not None else None
     return {
         "alarm": list(asdict(serious[0]).values()) if ends else None,
-        "scored": measured is not None,
         "best": measured is not None and keeper.is_best(measured),
     }
 

@@ -37,8 +37,8 @@ def few(count: int, config: Config) -> Iterator[str]:
     batch = config.optim.batch_size
     if count < batch:
         yield (
-            f"{count:,} images are fewer than a batch of {batch}: each step shows some of them"
-            f" twice; --batch-size {max(2, count // 2)} does not, but more images are what helps"
+            f"{count:,} images are fewer than a batch of {batch}: each step shows some of them more"
+            f" than once; --batch-size {max(2, count // 2)} seldom does, but more images help more"
         )
 
 
@@ -54,16 +54,21 @@ def small(source: Source, config: Config) -> Iterator[str]:
         return
     side, name = min(sides)
     data = config.data
-    share = sum(each < (data.crop or data.resolution) for each, _ in sides) / len(sides)
+
+    def share_below(least: int) -> str:
+        return f"{sum(each < least for each, _ in sides) / len(sides):.0%}"
+
     if data.crop is not None and side < data.crop:
         yield (
-            f"data.crop is {data.crop}, but {share:.0%} of the images are smaller, for example"
-            f" {name}: of these the largest square is taken; --set data.crop=null takes it of all"
+            f"data.crop is {data.crop}, but {share_below(data.crop)} of the images are smaller, for"
+            f" example {name}: of these the largest square is taken; --set data.crop=null takes it"
+            " of all"
         )
     elif side < data.resolution:
+        share = share_below(data.resolution)
         yield (
-            f"{share:.0%} of the images have less than {data.resolution} pixels on a side, for"
-            f" example {name}, and are enlarged: they will be blurred"
+            f"{share} of the images have less than {data.resolution} pixels on a side, for example"
+            f" {name}, and are enlarged: they will be blurred"
         )
 
 
@@ -79,23 +84,25 @@ def alike(pixels: ImageArray) -> Iterator[str]:
         )
 
 
-def seen_often(images_per_second: float, count: int) -> str | None:
-    """What is to be said of `count` images at this speed."""
+def seen_often(images_per_second: float, count: int, held_out: bool) -> str | None:
+    """What is to be said of `count` images at this speed, if others are held out or not."""
     times = HOUR * images_per_second / count
     if times < OFTEN:
         return None
+    # Adaptive augmentation, which most presets have, goes by images held out.
+    always = "" if held_out else " --set augment.probability=0.8"
     return (
         f"each of the {count:,} images is seen {times:,.0f} times an hour: D may learn them by"
-        " heart; more images help, or --set augment.policy=[colour,translation,cutout]"
+        f" heart; more images help, or --set 'augment.policy=[colour,translation,cutout]'{always}"
     )
 
 
 class SaysHowOften:
     """A watcher that says so once, at the first figures, and passes everything on."""
 
-    def __init__(self, shown: Watcher, count: int) -> None:
-        """`count` images are trained on."""
-        self._shown, self._count, self._said = shown, count, False
+    def __init__(self, shown: Watcher, count: int, held_out: bool) -> None:
+        """`count` images are trained on; `held_out`: others are not."""
+        self._shown, self._asked, self._said = shown, (count, held_out), False
 
     def stepped(self, step: int) -> None:
         """Passed on."""
@@ -103,7 +110,7 @@ class SaysHowOften:
 
     def measured(self, row: Mapping[str, Any]) -> None:
         """Passed on, after a word if one is due."""
-        word = None if self._said else seen_often(row["images_per_second"], self._count)
+        word = None if self._said else seen_often(row["images_per_second"], *self._asked)
         self._said = True
         if word:
             log.warning("%s", word)

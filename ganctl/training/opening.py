@@ -24,7 +24,10 @@ log = logging.getLogger("ganctl")
 
 def open_images(config: Config, progress: Progress) -> Images:
     """The images that `config` names, their classes, and which of them are held out."""
-    source, packed = open_pixels(config, progress)
+    source = open_source(config.data.source, config.data.resolution)
+    if config.model.conditional:
+        class_names(source, config.data.attribute)  # mistakes come before all the work
+    packed = open_pixels(source, config, progress)
     labels = labels_for(source, packed, config)
     data, n = config.data, len(packed.images)
     chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
@@ -36,11 +39,8 @@ def open_images(config: Config, progress: Progress) -> Images:
     return Images(packed, labels, chosen)
 
 
-def open_pixels(config: Config, progress: Progress) -> tuple[Source, PackedImages]:
-    """The images that `config` names, prepared now or before, with a word on those left out."""
-    source = open_source(config.data.source, config.data.resolution)
-    if config.model.conditional:
-        class_names(source, config.data.attribute)  # mistakes come before all the work
+def open_pixels(source: Source, config: Config, progress: Progress) -> PackedImages:
+    """The images of `source`, prepared now or before, with a word on those left out."""
     asked = source, config.data.resolution, config.data.crop
     with memory_for_images():
         packed = each_machine_does(partial(pack, *asked), progress) or opened(*asked)
@@ -50,7 +50,7 @@ def open_pixels(config: Config, progress: Progress) -> tuple[Source, PackedImage
             log.info("  %s: %s", entry.name, entry.reason)
         if len(packed.skipped) > SHOWN_SKIPPED:
             log.info("  ... all are listed in %s", packed.index)
-    return source, packed
+    return packed
 
 
 def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ganctl.data.batches import Batches
-from ganctl.distributed import all_do, first_does, is_first
-from ganctl.errors import ConfigError, DataError, GanctlError, StoppedError
+from ganctl.distributed import all_do, first_does, is_first, size
+from ganctl.errors import ConfigError, DataError, GanctlError, OutOfMemoryError, StoppedError
 from ganctl.models import Generator
+from ganctl.runtime import without_tf32
 from ganctl.scores.comparison import (
     LEAST,
     TRAINING,
@@ -27,11 +28,15 @@ from ganctl.scores.comparison import (
 )
 from ganctl.scores.features import NAMES, Features, open_features
 from ganctl.scores.protocol import Protocol
+from ganctl.scores.statistics import Statistics
 from ganctl.settings.config import Config
 from ganctl.store import best
 from ganctl.store.runs import Run
+from ganctl.training.memory import memory_explained
 from ganctl.training.metrics import Row
 from ganctl.training.stopping import StopRequest
+
+NO_ROOM = "set score.every to 0 in the run's config.yaml, then `ganctl resume`"
 
 log = logging.getLogger("ganctl")
 
@@ -61,7 +66,7 @@ class Scorekeeper:
         self.config, self.batches, self.run, self.stop = config, batches, run, stop
         self._features: Features | None = None
         self._best: Measured | None = None  # that is to be published with the next checkpoint
-        self._floor: list[Floor | None] = []  # the one there is, once it was measured
+        self._expected: list[tuple[Statistics | None, Floor | None]] = []  # once, when measured
 
     def open(self) -> None:
         """Get ready; a run that cannot be scored is told so, and trains all the same.
@@ -105,17 +110,21 @@ class Scorekeeper:
                 raise StoppedError("the run is asked to stop", None, number)
 
         try:
-            real = self._real.statistics(self._features, progress)
-            if not self._floor:
-                self._floor = [self._real.floor(self._features, progress)]
-            fake = of_generator(average, count, self._features, progress)
-            scores = compare(real, fake)
+            with memory_explained("scoring the run", NO_ROOM), without_tf32():
+                if not self._expected:
+                    real = self._real.statistics(self._features, progress)
+                    self._expected = [(real, self._real.floor(self._features, progress))]
+                ((real, floor),) = self._expected
+                fake = of_generator(average, count, self._features, progress)
+                scores = compare(real, fake)
             if not all(math.isfinite(figure) for figure in scores):
                 raise DataError("a figure is not finite")
         except StoppedError as error:
             log.info("step %s is not scored: %s", f"{step:,}", error.message)
             return None
         except GanctlError as error:
+            if isinstance(error, OutOfMemoryError) and size() > 1:
+                raise  # the others do not know, and go on
             log.warning("step %s cannot be scored: %s", f"{step:,}", error.message)
             return None
         protocol = self._real.protocol(self._features, fake_words(count), count)
@@ -123,7 +132,6 @@ class Scorekeeper:
         row.update(cast(Row, measured.figures()))
         if is_first():
             seconds = round(time.perf_counter() - begun, 1)
-            (floor,) = self._floor
             facts = {"protocol": protocol.as_data(), "floor": floor and floor.as_data()}
             self.run.journal.record("scored", step, seconds=seconds, **facts)
             self._tell(score=_short(step, measured.figures()))

@@ -97,6 +97,50 @@ def test_all_checkpoints_are_a_line_each(run: Path, capsys: Capture) -> None:
     assert "real: the floor" in out
 
 
+def test_all_checkpoints_have_the_best_among_them_after_its_file_was_deleted(
+    run: Path, capsys: Capture
+) -> None:
+    step = checkpoint.verify(run / "best.pt")["step"]
+    (run / f"checkpoints/step-{step:09}.pt").unlink()
+    assert main(["score", "run", "--all", "-n", "50", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["scores"]
+    assert [each["step"] for each in found] == [1, 2]
+    assert [each["what"] for each in found if each["step"] == step] == ["run/best.pt"]
+
+
+def test_a_conditional_run_is_compared_with_images_in_no_class_folders(
+    real: Path, capsys: Capture
+) -> None:
+    for number, path in enumerate(sorted(real.iterdir())):
+        place = Path("classes") / str(number % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / path.name).write_bytes(path.read_bytes())
+    small = ["--preset", "sngan-cifar10-cond", "--set", "model.width=8", "--batch-size", "4"]
+    options = ["--data", "classes", *small, "--steps", "1", "--set", "score.every=0"]
+    assert main(["train", *options, "--run", "run"]) == 0
+    capsys.readouterr()
+    assert main(["score", "run", "--data", "real", "-n", "60", "--json"]) == 0
+    protocol = json.loads(capsys.readouterr().out)["protocol"]
+    assert protocol["real_images"] == 60
+
+
+def test_the_first_image_of_a_folder_may_be_unreadable(real: Path, capsys: Capture) -> None:
+    (real / "000.png").write_bytes(b"damaged")
+    assert main(["score", "--images", "real", "--data", "real", "-n", "50", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["resolution"] == 40
+
+
+def test_large_images_are_made_smaller_and_the_protocol_says_so(
+    real: Path, capsys: Capture
+) -> None:
+    folder_of([Image.new("RGB", (310, 320), (n, n, n)) for n in range(40)], "large")
+    for images, resize in ((real, ""), ("large", "made smaller, to 299 px, then ")):
+        command = ["score", "--images", str(images), "--data", str(images), "-n", "40", "--json"]
+        assert main(command) == 0
+        protocol = json.loads(capsys.readouterr().out)["protocol"]
+        assert protocol["resize"] == f"{resize}averaged to 2 px"
+
+
 def test_two_folders_are_compared(real: Path, capsys: Capture) -> None:
     same = folder_of([draw_face(i, 32) for i in range(200, 260)], "same")
     noise = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
@@ -170,13 +214,13 @@ def break_generator(run: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
-        (["score", "run", "-n", "200"], 2, "200 images were asked for, but there are only 120 real ones"),
-        (["score", "run", "-n", "3"], 4, "scores need 40 images of each kind or more, and there are 3"),
+        (["score", "run", "-n", "200"], 2, "200 images were asked for, but there are only 120 (training images)"),
+        (["score", "run", "-n", "3"], 4, "scores need 40 images of each kind or more, not 3 (training images)"),
         (["score", "run", "-n", "0"], 2, "-n is 0, but it must be from 1 to 10,000,000"),
         (["score", "run", "--truncation", "0"], 2, "--truncation is 0.0, but it must be from 0.01 to 10"),
         (["score", "--images", "real"], 2, "--images needs --data: the real images to compare with"),
         (["score", "run", "--images", "real", "--data", "real"], 2, "--images compares images, not a checkpoint"),
-        (["score", "--images", "one", "--data", "real"], 4, "scores need 40 images of each kind or more, and there is 1"),
+        (["score", "--images", "one", "--data", "real"], 4, "scores need 40 images of each kind or more, not 1 (images of one)"),
         (["score", "--images", "real", "--data", "nowhere"], 4, "there are no images at nowhere: no such file or folder"),
         (["score", "nowhere"], 3, "there is no run nowhere"),
         (["score", "run", "--held-out"], 2, "run/checkpoints/step-000000002.pt: its run held no images out"),

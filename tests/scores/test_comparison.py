@@ -104,9 +104,8 @@ def test_the_same_images_are_compared_with_each_time_and_never_those_left_out(
 def test_more_images_than_there_are_is_one_sentence(pictures: np.ndarray) -> None:
     with pytest.raises(ConfigError) as error:
         RealImages(pictures, "x", 500)
-    message = "500 images were asked for, but there are only 400 real ones"
-    assert error.value.message == message
-    assert error.value.hint == "ask for 200, so that as many others are left for the floor"
+    assert error.value.message == "500 images were asked for, but there are only 400 (x)"
+    assert error.value.hint == "ask for 400 or fewer"
 
 
 @pytest.mark.parametrize(("n", "count"), [(1, 1), (LEAST - 1, LEAST - 1), (400, 1)])
@@ -116,7 +115,7 @@ def test_too_few_images_are_one_sentence(pictures: np.ndarray, n: int, count: in
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_generator_is_measured_on_what_sample_draws(
+def test_a_generator_is_measured_on_each_seed_with_the_next_class(
     plain_features: Features,
     tiny: Callable[..., Config],
     tiny_resnet: Callable[..., Config],

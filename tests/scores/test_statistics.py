@@ -138,8 +138,9 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 
 def test_one_image_is_one_sentence() -> None:
     with pytest.raises(DataError) as error:
-        statistics.check_count(1, 40)
-    assert error.value.message == "scores need 40 images of each kind or more, and there is 1"
+        statistics.check_count(1, 40, "images of x")
+    message = "scores need 40 images of each kind or more, not 1 (images of x)"
+    assert error.value.message == message
 
 
 def test_fid_is_of_inception_only() -> None:

@@ -278,7 +278,11 @@ def test_memorising_is_told_by_the_mean_of_the_window_with_what_helps() -> None:
         "D memorises: since step 750 D has scored a training image above an image held out from"
         " training in 78 % of all pairs; 50 % is no difference"
     )
-    for advice in ("the best checkpoint so far", "augment.probability: adaptive", "more images"):
+    for advice in (
+        "the best checkpoint from before",
+        "augment.probability: adaptive",
+        "more images",
+    ):
         assert advice in found.advice
 
 

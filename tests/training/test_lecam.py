@@ -10,9 +10,11 @@ import torch
 from conftest import given
 
 from ganctl.errors import CheckpointError
+from ganctl.models.spectral import normalized, power_iterate
 from ganctl.settings.config import Config
 from ganctl.store import runs
 from ganctl.training import lecam, state
+from ganctl.training.losses import LOSSES
 from ganctl.training.step import train_step, update_discriminator
 from tests.training.test_resume import trained
 
@@ -45,18 +47,31 @@ def test_a_step_adds_it_to_ds_loss_with_the_averages_from_before(
     faces: np.ndarray, tiny: Callable[..., Config]
 ) -> None:
     """The gradient of D is that of the plain loss plus the weight times the regulariser's."""
-    config = tiny(loss__lecam=0.3)
+    config, averages = tiny(loss__lecam=0.3), torch.tensor([0.2, -0.3])
     current, plain = state.create(config, CPU), state.create(tiny(), CPU)
     assert current.score_averages is not None
-    current.score_averages.copy_(torch.tensor([0.5, -0.5]))
-    part = given(faces, config).d_updates[0]
-    update_discriminator(current, part, config)
-    update_discriminator(plain, part, tiny())
-    ours, theirs = (
-        [moments["exp_avg"] for moments in s.d_optimizer.state.values()] for s in (current, plain)
-    )
-    assert any(not torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert not torch.equal(current.score_averages, torch.tensor([0.5, -0.5]))
+    current.score_averages.copy_(averages)
+    seen: list[torch.Tensor] = []
+    current.discriminator.register_forward_hook(lambda _m, _a, out: seen.append(out))
+    parameters = list(plain.discriminator.parameters())
+    (part,) = given(faces, config).d_updates[0]
+    update_discriminator(current, [part], config)
+    assert not torch.equal(current.score_averages, averages)
+
+    sigmas = power_iterate(plain.discriminator)
+    with torch.no_grad(), normalized(plain.generator):
+        fake = plain.generator(*part.latents)
+    with normalized(plain.discriminator, sigmas):
+        scores = plain.discriminator(torch.cat([part.real.pixels.images(), fake]), None)
+        torch.testing.assert_close(scores, seen[0])
+        regularizer = lecam.regularizer(scores, averages)
+        assert regularizer > 0.01
+        loss = LOSSES["hinge"].discriminator(*scores.chunk(2)) + 0.3 * regularizer
+        expected = torch.autograd.grad(loss, parameters)
+    first = [current.d_optimizer.state[p] for p in current.discriminator.parameters()]
+    beta = config.optim.betas[0]
+    for moments, gradient in zip(first, expected, strict=True):
+        torch.testing.assert_close(moments["exp_avg"], (1 - beta) * gradient)
     assert plain.score_averages is None
 
 

@@ -35,6 +35,8 @@ def test_images_smaller_than_the_crop_or_the_resolution(tiny: Configs, tmp_path:
     assert line.startswith(
         "25% of the images have less than 32 pixels on a side, for example 3.png"
     )
+    (line,) = oddities.small(source, tiny(data__crop=20))  # none is below the crop, one below 32
+    assert line.startswith("25% of the images have less than 32 pixels")
     (tmp_path / "3.png").write_bytes(b"damaged")
     assert not list(oddities.small(source, tiny(data__crop=40)))
 
@@ -50,14 +52,17 @@ def test_images_that_are_all_alike(faces: np.ndarray) -> None:
 
 def test_an_image_that_is_seen_a_hundred_times_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     """100 images at 10 images/s: each 360 times an hour; said once."""
-    assert oddities.seen_often(10, 361) is None
-    watcher = oddities.SaysHowOften(Silent(), 100)
+    assert oddities.seen_often(10, 361, True) is None
+    word = oddities.seen_often(10, 60, False)  # adaptive augmentation would be refused
+    assert word is not None and word.endswith(" --set augment.probability=0.8")
+    watcher = oddities.SaysHowOften(Silent(), 100, True)
     for step in (1, 2):
         watcher.stepped(step)
         watcher.measured({"step": step, "images_per_second": 10.0})
         watcher.saved(step, "x.pt")
     (line,) = caplog.messages
     assert line.startswith("each of the 100 images is seen 360 times an hour")
+    assert line.endswith("or --set 'augment.policy=[colour,translation,cutout]'")
 
 
 def test_oddities_are_told_when_a_run_begins(

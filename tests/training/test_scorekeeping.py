@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ import torch
 from conftest import inputs_of
 
 from ganctl.data.faces import draw_face
-from ganctl.errors import CheckpointError, ConfigError
+from ganctl.errors import CheckpointError, ConfigError, OutOfMemoryError
 from ganctl.models import Generator
 from ganctl.scores.comparison import Floor, RealImages, Scores
 from ganctl.scores.features import Features
 from ganctl.settings.config import Config
 from ganctl.store import best, checkpoint, runs
 from ganctl.store.runs import Run
-from ganctl.training import scorekeeping
+from ganctl.training import metrics, scorekeeping
 from ganctl.training.scorekeeping import Scorekeeper
 from ganctl.training.stopping import StopRequest
 from tests.training.test_resume import trained
@@ -311,6 +312,84 @@ def test_images_that_are_not_finite_do_not_end_a_run(
     assert (
         "step 2 cannot be scored: the generator draws images that are not finite" in caplog.messages
     )
+
+
+def test_full_memory_ends_a_score_and_not_the_run(
+    tiny: Make,
+    pixels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of several processes only one knows, so there it ends the run, and says what helps."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(scorekeeping, "of_generator", full)
+    run = runs.create(Path("run"), "x", tiny())
+    trained(run, tiny(**SCORED, train__steps=3), pixels)
+    assert "step 2 cannot be scored: out of memory while scoring the run" in caplog.text
+    assert run.newest_checkpoint().stem.endswith("3")
+    monkeypatch.setattr(scorekeeping, "size", lambda: 2)
+    with pytest.raises(OutOfMemoryError) as error:
+        trained(runs.create(Path("other"), "x", tiny()), tiny(**SCORED, train__steps=3), pixels)
+    assert error.value.hint == scorekeeping.NO_ROOM
+
+
+def test_real_images_are_measured_once_even_without_a_cache(
+    tiny: Make,
+    pixels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Path(os.environ["GANCTL_CACHE"])
+    place.mkdir(exist_ok=True)
+    (place / "scores").write_text("a file in its place")
+    run = runs.create(Path("run"), "x", tiny())
+    trained(run, tiny(**SCORED, train__steps=6), pixels)
+    assert len(rows(run)) == 3
+    assert sum("were not kept" in message for message in caplog.messages) == 1
+
+
+def test_the_time_of_a_score_in_vain_is_not_counted_as_training(
+    tiny: Make, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def in_vain(*_: object) -> None:
+        clock[0] += 1000
+        raise CheckpointError("in vain")
+
+    def tick() -> float:
+        clock[0] += 1e-3
+        return clock[0]
+
+    monkeypatch.setattr(scorekeeping, "of_generator", in_vain)
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=tick))
+    run = runs.create(Path("run"), "x", tiny())
+    trained(run, tiny(**SCORED, train__steps=4), pixels)
+    assert all(row["images_per_second"] > 100 for row in run.journal.rows())
+
+
+def test_scores_are_fp32_also_where_training_rounds_to_tf32(
+    tiny: Make, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    def allowed(*given: Any) -> Any:
+        found.append(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+        return of_generator(*given)
+
+    of_generator = scorekeeping.of_generator
+    monkeypatch.setattr(scorekeeping, "of_generator", allowed)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        trained(runs.create(Path("run"), "x", tiny()), tiny(**SCORED, train__steps=2), pixels)
+        assert found == [False]
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_a_signal_does_not_wait_for_a_score(
