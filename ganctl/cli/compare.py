@@ -139,7 +139,7 @@ def _draw(found: Sequence["Run"], out: Path, n: int, device: str) -> None:
     rows = []
     for run in found:
         try:
-            path, kind = best.find(run.folder), "best"
+            path, kind = best.find(run.folder), best.NAME
         except CheckpointError:
             path, kind = run.newest_checkpoint(), "newest"
         networks, saved = load_networks(path)
