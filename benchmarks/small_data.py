@@ -48,23 +48,21 @@ VARIANTS: dict[str, dict[str, Value]] = {
     "unchanged": {},
     "adaptive": AUGMENTED,
     "always": {**AUGMENTED, "augment.probability": 1.0},
-    "shifted": {"augment.policy": ["translation", "cutout"], "augment.probability": 1.0},
-    "half": {"augment.policy": ["translation", "cutout"], "augment.probability": 0.5},
     "lecam": {"loss.lecam": 0.3},
     "lecam-adaptive": {**AUGMENTED, "loss.lecam": 0.3},
     "san": {"model.san": True},
     "relativistic": {
         **NOT_NORMALISED, "loss.kind": "relativistic", "loss.r1": 0.5, "loss.r2": 0.5,
     },
-    "both-4e-4": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
-    "both-8e-4": {"optim.g_lr": 8e-4, "optim.d_lr": 8e-4},
-    "modulated": {"model.self_modulation": True},
-    "modulated-4e-4": {"model.self_modulation": True, "optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
-    "modulated-8e-4": {"model.self_modulation": True, "optim.g_lr": 8e-4, "optim.d_lr": 8e-4},
-    "small-batches": {
-        "model.self_modulation": True, "optim.g_lr": 8e-4, "optim.d_lr": 8e-4,
-        "optim.batch_size": 16,
+    "not-modulated": {"model.self_modulation": False},
+    "slower": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
+    "slower-not-modulated": {
+        "model.self_modulation": False, "optim.g_lr": 4e-4, "optim.d_lr": 4e-4,
     },
+    "photos64-at-first": {
+        "model.self_modulation": False, "optim.g_lr": 2e-4, "optim.d_lr": 4e-4,
+    },
+    "small-batches": {"optim.batch_size": 16},
 }  # fmt: skip
 BATCH = 100  # images drawn, or looked at, at a time
 
