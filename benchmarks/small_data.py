@@ -44,7 +44,7 @@ from ganctl.training.diversity import Diversity
 from ganctl.training.loop import averaged
 from ganctl.training.memorising import scores_of
 
-VARIANTS: dict[str, dict[str, Value]] = {
+REMEDIES: dict[str, dict[str, Value]] = {
     "unchanged": {},
     "adaptive": AUGMENTED,
     "always": {**AUGMENTED, "augment.probability": 1.0},
@@ -54,6 +54,8 @@ VARIANTS: dict[str, dict[str, Value]] = {
     "relativistic": {
         **NOT_NORMALISED, "loss.kind": "relativistic", "loss.r1": 0.5, "loss.r2": 0.5,
     },
+}  # fmt: skip
+RATES: dict[str, dict[str, Value]] = {  # of photos64
     "not-modulated": {"model.self_modulation": False},
     "slower": {"optim.g_lr": 4e-4, "optim.d_lr": 4e-4},
     "slower-not-modulated": {
@@ -64,6 +66,7 @@ VARIANTS: dict[str, dict[str, Value]] = {
     },
     "small-batches": {"optim.batch_size": 16},
 }  # fmt: skip
+VARIANTS = REMEDIES | RATES
 BATCH = 100  # images drawn, or looked at, at a time
 
 
@@ -98,7 +101,7 @@ def main() -> None:
     parser.add_argument("--data", help="a folder or zip of images; without, drawn faces")
     parser.add_argument("--preset", default="faces32")
     parser.add_argument("--counts", type=int, nargs="+", default=[300, 6000])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", default=list(REMEDIES), choices=VARIANTS)
     parser.add_argument(
         "--minutes", type=float, nargs="+", default=[10], help="of processor time, to score after"
     )
