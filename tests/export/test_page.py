@@ -228,4 +228,4 @@ def test_the_page_tells_the_parameters_that_a_dry_run_told(monkeypatch: pytest.M
     """docs/presets.md has them too; not those of the kernels that do without up-sampling."""
     monkeypatch.setattr(pages, "COMPARED", 2)
     document = page_of(exported_of(presets.load("photos64"))).document
-    assert "A network of 1.60 million parameters" in document
+    assert "A network of 1.76 million parameters" in document

@@ -109,7 +109,7 @@ def trial_of(inputs: Inputs, step: int) -> Trial:
 def test_trying_d_changes_nothing(
     family: str, request: pytest.FixtureRequest, crowd: np.ndarray
 ) -> None:
-    config = request.getfixturevalue(family)(**ADAPTIVE)
+    config = request.getfixturevalue(family)(**ADAPTIVE, data__held_out=0.05)
     current = state.create(config, CPU, N_CLASSES)
     inputs = inputs_holding_out(crowd, config)
     before, randomness = copy.deepcopy(current.payload()), torch.get_rng_state()
