@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from benchmarks import rounds
 from ganctl import busy, session
 from ganctl.data.images import Images
+from ganctl.data.labels import labels_of
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
 from ganctl.settings import presets
-from ganctl.training.opening import labels_for
+from ganctl.training.opening import classes_for
 
 SIDES: dict[str, dict[str, str]] = {
     "as it is": {},
@@ -64,7 +65,8 @@ def measure(preset: str, seconds: float) -> rounds.Figures:
     data, optim = config.data, config.optim
     source = open_source(data.source, data.resolution)
     packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
-    tried = session.new(config, "cpu", Images(packed, labels_for(source, packed, config)))
+    labels = labels_of(source, packed, classes_for(config, source))
+    tried = session.new(config, "cpu", Images(packed, labels))
     for _ in range(WARM_UP):
         tried.step()
     steps, started_at = 0, time.perf_counter()

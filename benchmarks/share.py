@@ -38,6 +38,7 @@ SCORED = (  # not ImageNet's, whose steps are of 38 TFLOP
     "celeba64",
     "photos64",
 )
+THERE_ARE = {"cifar10": 50_000, "celeba": 202_599, "photos": 5000}  # images, of each source
 
 
 class Share(NamedTuple):
@@ -46,6 +47,7 @@ class Share(NamedTuple):
     steps: int
     every: int
     images: int  # of a score
+    real_images: int  # measured once, for all scores and the floor
     step: float
     drawn: float  # BATCH images drawn, and their features
     real: float  # the features of BATCH real images
@@ -63,9 +65,9 @@ class Share(NamedTuple):
 
     @property
     def of_run(self) -> float:
-        """The same of a whole run, with the first score's real images and their floor."""
+        """The same of a whole run, with the real images and their floor."""
         scores = self.steps // self.every + (self.steps % self.every > 0)
-        spent = scores * self.score + 2 * self.images / BATCH * self.real + self.comparison
+        spent = scores * self.score + self.real_images / BATCH * self.real + self.comparison
         return spent / (spent + self.steps * self.step)
 
 
@@ -119,7 +121,10 @@ def measured(name: str, chosen: argparse.Namespace) -> Share:
     sides = [stand_in(count, min(count, chosen.kept), features.width, seed) for seed in (0, 1)]
     comparison = timed(lambda: compare(*sides), device)
     medians = {what: statistics.median(times) for what, times in seconds.items()}
-    return Share(config.train.steps, config.score.every, count, **medians, comparison=comparison)
+    real_images = min(2 * count, THERE_ARE.get(config.data.source, 2 * count))
+    return Share(
+        config.train.steps, config.score.every, count, real_images, **medians, comparison=comparison
+    )
 
 
 def stand_in(count: int, kept: int, width: int, seed: int) -> Statistics:

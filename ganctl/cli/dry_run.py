@@ -7,8 +7,9 @@ from typing import Any
 
 from ganctl import session
 from ganctl.cli import show
-from ganctl.data.held_out import ENOUGH
+from ganctl.data import held_out
 from ganctl.data.images import Images
+from ganctl.data.labels import labels_of
 from ganctl.data.packing import decode_some
 from ganctl.data.sources import open_source
 from ganctl.runtime import fingerprint, peak_memory, synchronize
@@ -49,8 +50,8 @@ def print_dry_run(
         "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {report['checkpoints_kept']} saves",
     }.items():
         show.result(f"{name:16}{value}")
-    held_out = settled.data.held_out > 0 and report["images"] >= ENOUGH
-    if often := oddities.seen_often(report["images_per_second"], report["images"], held_out):
+    tried_on_others = held_out.possible(settled.data.held_out, report["images"])
+    if often := oddities.seen_often(report["images_per_second"], report["images"], tried_on_others):
         show.note(f"warning: {often}")
     if verbose:
         show.result_text("\n" + to_yaml(settled))
@@ -60,9 +61,10 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     """The report as plain values; sizes in bytes."""
     data, optim = config.data, config.optim
     source = open_source(data.source, data.resolution)
+    names = opening.classes_for(config, source)
     with memory_for_images():
         packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
-    images = Images(packed, opening.labels_for(source, packed, config))
+    images = Images(packed, labels_of(source, packed, names))
     for oddity in (*oddities.few(len(source), config), *oddities.small(source, config)):
         show.note(f"warning: {oddity}")
     tried = session.new(config, device_name, images)

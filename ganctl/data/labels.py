@@ -27,12 +27,8 @@ class Labels:
         return hashlib.sha256(self.numbers.tobytes()).hexdigest()
 
 
-def labels_of(source: Source, packed: PackedImages, attribute: str | None) -> Labels:
-    """The classes of the images of `packed`, which come from `source`.
-
-    Raises DataError if they have none, or if all have the same.
-    """
-    names = class_names(source, attribute)
+def labels_of(source: Source, packed: PackedImages, names: list[str]) -> Labels:
+    """The classes of the images of `packed`, which come from `source` and have `class_names`."""
     left_out = {entry.name for entry in packed.skipped}
     kept = [name for i, name in enumerate(names) if source.name(i) not in left_out]
     classes = tuple(sorted(set(names)))
@@ -42,7 +38,10 @@ def labels_of(source: Source, packed: PackedImages, attribute: str | None) -> La
 
 
 def class_names(source: Source, attribute: str | None) -> list[str]:
-    """The name of each image's class, in the order of `source`; DataError if all have one."""
+    """The name of each image's class, in the order of `source`.
+
+    DataError if images have none, or all the same.
+    """
     names = _class_names(source, attribute)
     if len(set(names)) == 1:
         hint = f"a conditional model needs two classes or more; {UNCONDITIONAL}"

@@ -99,6 +99,8 @@ class RealImages:
             )
         stream = random_stream(0, "score order", total)
         self._order = numbers[torch.randperm(total, generator=stream).numpy()]
+        half = min(count, total // 2)
+        self._sides = self._order[:half], self._order[half : max(2 * half, count)]  # of the floor
         self.images, self.count = images, count
         self.which = which if count == total else f"{which}, at random from {total:,}"
 
@@ -113,23 +115,30 @@ class RealImages:
         return statistics.digest(self.images, self._order[: self.count])
 
     def statistics(self, features: Features, progress: Progress) -> Statistics | None:
-        """Of the images that are compared with; see `statistics.of_images`."""
-        order = self._order[: self.count]
-        return statistics.of_images(self.images, order, features, progress)
+        """Of the images that are compared with; see `statistics.of_images`.
+
+        Where those are all there are, they are measured by the floor's sides: each image once.
+        """
+        half, both = len(self._sides[0]), sum(map(len, self._sides))
+        if self.count < both or half < LEAST:
+            order = self._order[: self.count]
+            return statistics.of_images(self.images, order, features, progress)
+        one = self._side(0, features, lambda done, _: progress(done, both))
+        other = self._side(1, features, lambda done, _: progress(half + done, both))
+        return statistics.joined(one, other) if one and other else None
 
     def floor(self, features: Features, progress: Progress) -> Floor | None:
         """`count` others against these; where there are not so many, one half against the other.
 
         None if half of them are too few.
         """
-        size = min(self.count, len(self._order) // 2)
-        if size < LEAST:
+        half = len(self._sides[0])
+        if half < LEAST:
             return None
-        sides = [
-            statistics.of_images(self.images, order, features, progress)
-            for order in (self._order[:size], self._order[size : 2 * size])
-        ]
-        return Floor(compare(*sides), size)
+        return Floor(compare(*(self._side(i, features, progress) for i in (0, 1))), half)
+
+    def _side(self, which: int, features: Features, progress: Progress) -> Statistics | None:
+        return statistics.of_images(self.images, self._sides[which], features, progress)
 
     def protocol(self, features: Features, fake: str, fake_images: int) -> Protocol:
         """That of a comparison with these."""

@@ -37,11 +37,20 @@ class Moments:
         """Count features (B, D) in."""
         batch = features.double()
         mean = batch.mean(dim=0)
-        centred, step = batch - mean, mean - self._mean
-        total = self.count + len(batch)
+        centred = batch - mean
         self._scatter.addmm_(centred.mT, centred)
-        self._scatter.addr_(step, step, alpha=self.count * len(batch) / total)
-        self._mean += step * (len(batch) / total)
+        self._move(mean, len(batch))
+
+    def add_counted(self, gaussian: Gaussian, count: int) -> None:
+        """Count in `count` features, two or more, of which only the distribution is known."""
+        self._scatter += gaussian.covariance * (count - 1)
+        self._move(gaussian.mean, count)
+
+    def _move(self, mean: Tensor, count: int) -> None:
+        """To the mean with `count` features more, whose scatter around their own is in already."""
+        total, step = self.count + count, mean - self._mean
+        self._scatter.addr_(step, step, alpha=self.count * count / total)
+        self._mean += step * (count / total)
         self.count = total
 
     def gaussian(self) -> Gaussian:

@@ -54,6 +54,15 @@ def measured(
     return Statistics(total, moments.gaussian(), torch.cat(kept)) if kept else None
 
 
+def joined(one: Statistics, other: Statistics) -> Statistics:
+    """Of the images of both, two or more of each, `one`'s before the others."""
+    moments = Moments(one.kept.shape[1])
+    for part in (one, other):
+        moments.add_counted(part.gaussian, part.count)
+    kept = torch.cat([one.kept, other.kept])[:KEPT]
+    return Statistics(moments.count, moments.gaussian(), kept)
+
+
 def rows_of(images: np.ndarray, features: Features) -> np.ndarray:
     """(BATCH, D) fp32: the features of images (B, H, W, 3) uint8, B <= BATCH, and then zeros."""
     found = features.of(images).numpy()

@@ -3,12 +3,10 @@
 import logging
 from functools import partial
 
-import numpy as np
-
 from ganctl.data import held_out
 from ganctl.data.duplicates import groups_of_equal
 from ganctl.data.images import Images
-from ganctl.data.labels import Labels, class_names, labels_of
+from ganctl.data.labels import class_names, labels_of
 from ganctl.data.packing import PackedImages, Progress, opened, pack
 from ganctl.data.sources import Source, open_source
 from ganctl.distributed import each_machine_does
@@ -25,10 +23,9 @@ log = logging.getLogger("ganctl")
 def open_images(config: Config, progress: Progress) -> Images:
     """The images that `config` names, their classes, and which of them are held out."""
     source = open_source(config.data.source, config.data.resolution)
-    if config.model.conditional:
-        class_names(source, config.data.attribute)  # mistakes come before all the work
+    names = classes_for(config, source)  # mistakes come before all the work
     packed = open_pixels(source, config, progress)
-    labels = labels_for(source, packed, config)
+    labels = labels_of(source, packed, names)
     data, n = config.data, len(packed.images)
     chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
     if config.augment.adaptive() and len(chosen) < 2:  # of one there is no spread
@@ -53,11 +50,9 @@ def open_pixels(source: Source, config: Config, progress: Progress) -> PackedIma
     return packed
 
 
-def labels_for(source: Source, packed: PackedImages, config: Config) -> Labels:
-    """The classes of the images of `packed`; none for an unconditional model."""
-    if not config.model.conditional:
-        return Labels((), np.empty(0, dtype=np.int64))
-    return labels_of(source, packed, config.data.attribute)
+def classes_for(config: Config, source: Source) -> list[str]:
+    """The name of each image's class; [] for an unconditional model, which needs none."""
+    return class_names(source, config.data.attribute) if config.model.conditional else []
 
 
 def say_duplicates(images: Images, config: Config) -> None:

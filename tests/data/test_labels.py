@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ganctl.data.labels import Labels, labels_of
+from ganctl.data.labels import Labels, class_names, labels_of
 from ganctl.data.packing import decode_some, pack
 from ganctl.data.sources import ArraySource, FaceSource, FolderSource, Source, ZipSource
 from ganctl.errors import DataError
@@ -17,7 +17,8 @@ EXPECTED = [0] * 5 + [1] * 4 + [2] * 3
 
 
 def labelled(source: Source, attribute: str | None = None) -> Labels:
-    return labels_of(source, pack(source, 32, None, lambda _done, _total: None), attribute)
+    names = class_names(source, attribute)
+    return labels_of(source, pack(source, 32, None, lambda _done, _total: None), names)
 
 
 def zipped(folder: Path, prefix: str = "") -> Path:
@@ -46,7 +47,7 @@ def test_a_file_that_is_left_out_takes_its_label_along(clothes: Path) -> None:
     labels = labelled(FolderSource(clothes))
     assert labels.numbers.tolist() == EXPECTED[1:]
     source = FolderSource(clothes)
-    few = labels_of(source, decode_some(source, 32, None, 6), None)
+    few = labels_of(source, decode_some(source, 32, None, 6), class_names(source, None))
     assert few.numbers.tolist() == [0, 0, 0, 0, 1, 1]
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,30 @@ def test_the_same_images_are_compared_with_each_time_and_never_those_left_out(
     found = one.statistics(plain_features, ignore)
     assert float(plain_features.of(pictures[1::2]).min()) > float(found.kept.max())
     assert one.which == "x, at random from 200"
+
+
+@pytest.mark.parametrize("n", [200, 201])
+def test_where_all_images_are_compared_with_each_is_measured_once_for_the_floor_too(
+    plain_features: Features, pictures: np.ndarray, n: int
+) -> None:
+    asked: list[int] = []
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        return plain_features.network(images)
+
+    real, told = RealImages(pictures[:n], "pictures", n), []
+    features = replace(plain_features, network=network)
+    found = real.statistics(features, lambda done, total: told.append((done, total)))
+    assert real.floor(features, ignore).images == 100
+    assert sum(asked) == n
+    assert told == sorted(told)
+    assert told[-1] == (n, n)
+    expected = statistics_of(pictures[:n], plain_features)
+    assert found.count == n
+    torch.testing.assert_close(found.gaussian.mean, expected.gaussian.mean)
+    torch.testing.assert_close(found.gaussian.covariance, expected.gaussian.covariance)
+    torch.testing.assert_close(found.kept.unique(dim=0), expected.kept.unique(dim=0))
 
 
 def test_more_images_than_there_are_is_one_sentence(pictures: np.ndarray) -> None:

@@ -30,6 +30,17 @@ def test_moments_are_the_same_however_features_come(batch: int) -> None:
     np.testing.assert_allclose(found.covariance, np.cov(features.numpy(), rowvar=False), rtol=1e-9)
 
 
+def test_moments_of_two_sets_are_those_of_all_of_them() -> None:
+    features = some(300, 6, 1).double()
+    moments = Moments(6)
+    for part in (features[:117], features[117:]):
+        moments.add_counted(gaussian_of(part), len(part))
+    assert moments.count == 300
+    expected = gaussian_of(features)
+    torch.testing.assert_close(moments.gaussian().mean, expected.mean)
+    torch.testing.assert_close(moments.gaussian().covariance, expected.covariance)
+
+
 def test_gaussians_with_a_common_basis_have_a_closed_form() -> None:
     """|m - m'|^2 + sum (s - s')^2, s and s' the standard deviations along it."""
     basis, _ = torch.linalg.qr(
