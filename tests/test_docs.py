@@ -8,7 +8,19 @@ import pytest
 
 from docs import make
 
-IMAGES = Path(make.__file__).parent / "images.md"
+ROOT = Path(make.__file__).parents[1]
+IMAGES = ROOT / "docs" / "images.md"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
+    for file, heading in re.findall(r"\]\((?!https?://)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert heading in [title.lower().replace(" ", "-") for title in titles], heading
 
 
 def test_what_docs_images_prints_is_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,8 @@ def inspect_attention(
         typer.Option(
             "--query",
             metavar="X,Y",
-            help="Show where this pixel looks; can be repeated.  (default: four of each image, the"
-            " most focused and those that look elsewhere)",
+            help="Show where this pixel looks; can be repeated.  (default: four of each image: the"
+            " most focused, a typical one, and those that look elsewhere)",
         ),
     ] = None,
     network: Annotated[str, typer.Option(help="g, d or both.")] = "both",
@@ -54,7 +54,9 @@ def inspect_attention(
     seeds: Seeds = None,
     classes: Annotated[
         str | None,
-        typer.Option("--class", help="Of these classes in turn, by name or number: dress, or 0-3."),
+        typer.Option(
+            "--class", help="Draw these classes in turn: names or numbers, as dress or 0-3."
+        ),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="The generator's live weights instead of their average.")

@@ -26,7 +26,7 @@ Truncation = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="Of the first image; the next has the next seed.  (default: 0)"),
+    typer.Option(help="Seed of the first image; the next has the next one.  (default: 0)"),
 ]
 Seeds = Annotated[
     str | None, typer.Option(help="Exactly these seeds, for example 0-63 or 3,5,8-10.")

@@ -54,7 +54,7 @@ def sample(
     seeds: Seeds = None,
     classes: Annotated[
         str | None,
-        typer.Option("--class", help="Of these classes, by name or number: dress, or 0-3,7."),
+        typer.Option("--class", help="Draw these classes: names or numbers, as dress or 0-3,7."),
     ] = None,
     walk: Annotated[
         int | None,
@@ -71,12 +71,13 @@ def sample(
         int | None,
         typer.Option(
             metavar="K",
-            help="Of pictures and animations: K x K for each pixel.  (default: so that the longer"
-            " side has 512 or more)",
+            help="Enlarge pictures and animations: K x K for each pixel.  (default: so that the"
+            " longer side has 512 or more)",
         ),
     ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="The run's checkpoint with the best score.")
+        bool,
+        typer.Option("--best", help="The run's checkpoint with the best KID, if it is scored."),
     ] = False,
     raw: Raw = False,
     truncation: Truncation = None,

@@ -35,7 +35,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the generator.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in one update.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all randomness in the run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness in the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ..., or mps.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
     processes: Annotated[str | None, typer.Option(metavar="N", help=launching.HELP)] = None,
@@ -63,8 +63,8 @@ def train(
     ganctl train
     ganctl train --preset celeba64 --data img_align_celeba.zip
     ganctl train --data photos/ --set optim.g_lr=2e-4
-    ganctl train --preset celeba64 --data photos/ --dry-run
-    ganctl train --preset sagan-imagenet128 --data photos/ --processes all
+    ganctl train --preset photos64 --data photos/ --dry-run
+    ganctl train --preset sagan-imagenet128 --data imagenet/train --processes all
     """
     from ganctl import busy
     from ganctl.settings import presets

@@ -217,7 +217,7 @@ def _read_metadata(file: IO[bytes], size: int, path: Path) -> Metadata:
     if type(version) is not int or version > VERSION:
         raise NewerFormatError(
             f"{path} was written by a newer ganctl (format {version}; this one reads {VERSION})",
-            hint="pip install --upgrade ganctl",
+            hint="update ganctl: `git pull` in its checkout, then `pip install .`",
         )
     archive.check_members(file, size)
     return metadata

@@ -161,7 +161,7 @@ def _load_exported(path: Path) -> tuple[Networks, Description]:
         hint = "`ganctl inspect-sn` looks at the weights of any safetensors file"
         raise CheckpointError(f"{path} was not exported by ganctl", hint) from None
     if version != EXPORT_VERSION or name not in KINDS:
-        hint = "pip install --upgrade ganctl"
+        hint = "update ganctl: `git pull` in its checkout, then `pip install .`"
         raise CheckpointError(f"{path} was exported by a newer ganctl", hint)
     saved = described(document, path)
     check_size({name: tensors}, saved, path, [name])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def say(images: Images, config: Config) -> None:
     source = open_source(config.data.source, config.data.resolution)
     for oddity in (
         *few(len(images.packed.images) - len(images.held_out), config),
-        *small(source, config),
+        *sizes(source, config),
         *alike(images.packed.images),
     ):
         log.warning("%s", oddity)
@@ -42,8 +43,8 @@ def few(count: int, config: Config) -> Iterator[str]:
         )
 
 
-def small(source: Source, config: Config) -> Iterator[str]:
-    """Images of `source` are smaller than the crop, or than what they are resized to."""
+def sizes(source: Source, config: Config) -> Iterator[str]:
+    """Images of `source` are smaller than the crop or much larger, or are enlarged."""
     if isinstance(source, FaceSource):
         return
     found = [
@@ -63,6 +64,12 @@ def small(source: Source, config: Config) -> Iterator[str]:
             f"data.crop is {data.crop}, but {share_below(data.crop)} of the images are smaller, for"
             f" example {name}: of these the largest square is taken; --set data.crop=null takes it"
             " of all"
+        )
+    elif data.crop is not None and (typical := median(each for each, _ in sides)) > 2 * data.crop:
+        yield (
+            f"data.crop is {data.crop}: of images with {typical:,.0f} pixels on a side only the"
+            f" middle {data.crop} x {data.crop} are used; --set data.crop=null takes the largest"
+            " square"
         )
     elif side < data.resolution:
         share = share_below(data.resolution)

@@ -29,16 +29,30 @@ def test_images_smaller_than_the_crop_or_the_resolution(tiny: Configs, tmp_path:
     for number, side in enumerate((40, 40, 40, 24)):
         draw_face(number, side).save(tmp_path / f"{number}.png")
     source = FolderSource(tmp_path)
-    (line,) = oddities.small(source, tiny(data__crop=30))
+    (line,) = oddities.sizes(source, tiny(data__crop=30))
     assert line.startswith("data.crop is 30, but 25% of the images are smaller, for example 3.png")
-    (line,) = oddities.small(source, tiny())
+    (line,) = oddities.sizes(source, tiny())
     assert line.startswith(
         "25% of the images have less than 32 pixels on a side, for example 3.png"
     )
-    (line,) = oddities.small(source, tiny(data__crop=20))  # none is below the crop, one below 32
+    (line,) = oddities.sizes(source, tiny(data__crop=20))  # none is below the crop, one below 32
     assert line.startswith("25% of the images have less than 32 pixels")
     (tmp_path / "3.png").write_bytes(b"damaged")
-    assert not list(oddities.small(source, tiny(data__crop=40)))
+    assert not list(oddities.sizes(source, tiny(data__crop=40)))
+
+
+def test_images_of_which_a_crop_keeps_little(tiny: Configs, tmp_path: Path) -> None:
+    """CelebA's crop on photographs of a camera."""
+    for number in range(3):
+        Image.new("RGB", (600, 400 + 100 * number)).save(tmp_path / f"{number}.png")
+    source = FolderSource(tmp_path)
+    (line,) = oddities.sizes(source, tiny(data__crop=178))
+    assert line == (
+        "data.crop is 178: of images with 500 pixels on a side only the middle 178 x 178 are used;"
+        " --set data.crop=null takes the largest square"
+    )
+    assert not list(oddities.sizes(source, tiny(data__crop=250)))
+    assert not list(oddities.sizes(source, tiny()))
 
 
 def test_images_that_are_all_alike(faces: np.ndarray) -> None:
@@ -79,7 +93,7 @@ def test_oddities_are_told_when_a_run_begins(
 
 
 def test_the_built_in_faces_are_not_odd(tiny: Configs) -> None:
-    assert not list(oddities.small(open_source("faces", 32), tiny()))
+    assert not list(oddities.sizes(open_source("faces", 32), tiny()))
 
 
 def test_an_augmented_run_is_not_told_to_augment(
