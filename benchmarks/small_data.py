@@ -65,6 +65,10 @@ RATES: dict[str, dict[str, Value]] = {  # of photos64
         "model.self_modulation": False, "optim.g_lr": 2e-4, "optim.d_lr": 4e-4,
     },
     "small-batches": {"optim.batch_size": 16},
+    "slower-d": {"optim.d_lr": 4e-4},
+    "shorter-average": {"optim.ema_half_life": 2500},
+    "non-saturating": {"loss.kind": "nonsaturating"},
+    "r1": {"loss.r1": 0.1},
 }  # fmt: skip
 VARIANTS = REMEDIES | RATES
 BATCH = 100  # images drawn, or looked at, at a time
