@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,7 +18,7 @@ from ganctl.training.metrics import MARGIN
 COLLAPSED = 0.15  # diversity below which images are too alike: six kinds among 64 drawn faces
 SEPARATED = 0.99  # share of real and of fake images outside the margins at which D has won
 WILD = 2.0  # spread of D(real) that no D needs: the hinge margins are so far apart
-IDLE = 0.05  # spread of D(real), and gain over guessing, below which D tells nothing apart
+FOOLED = 1.0  # spreads of its scores by which a D that is too weak puts fake images above real ones
 EXPLODED = 1000  # spread of scores, or distance between real and fake ones, that no D needs
 TENFOLD = 10  # growth within a window at which a tenth of that is enough
 UNBOUNDED = {  # losses that fall for ever if D's scores grow, and the penalty that prevents it
@@ -67,7 +67,7 @@ def diagnose(rows: Sequence[Mapping[str, Any]], loss: str, window: int) -> list[
     if not rows or (now := rows[-1]["step"]) < 2 * window or rows[0]["step"] > now - window:
         return []
     recent = [row for row in rows if row["step"] > now - window]
-    weak = _too_weak(recent, loss)  # then images are all alike, too
+    weak = _too_weak(recent)  # then images are all alike, too
     found = (
         weak or _collapse(recent, "diversity") or _collapse(recent, "class_diversity"),
         _explodes(recent) or _overpowers(recent, loss),
@@ -77,20 +77,34 @@ def diagnose(rows: Sequence[Mapping[str, Any]], loss: str, window: int) -> list[
     return [diagnosis for diagnosis in found if diagnosis]
 
 
-def _too_weak(rows: Sequence[Mapping[str, Any]], loss: str) -> Diagnosis | None:
-    """D tells nothing from nothing: its scores have no spread, and its loss is that of guessing."""
-    spreads, losses = _figures(rows, "real_spread"), _figures(rows, "d_loss")
-    blind = blind_loss(loss)
-    if not spreads or not losses or max(spreads) >= IDLE or min(losses) < blind - IDLE:
+def _too_weak(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
+    """D does not follow G: it takes generated images for more real than real ones are.
+
+    How far its scores lie apart says nothing. Adam's steps are as large whatever a gradient is
+    multiplied by (Kingma and Ba 2015, section 2.1), so G learns as well from thousandths.
+    """
+    leads = [_lead_of_fakes(row) for row in rows]
+    if not all(lead >= FOOLED for lead in leads):
         return None
     return Diagnosis(
         "discriminator too weak",
-        f"since step {rows[0]['step']:,} D(real) has had a spread of at most {max(spreads):.2g} and"
-        f" D's loss, at least {min(losses):.2f}, has been that of guessing, {blind:.2f}: G learns"
-        " nothing from it",
+        f"since step {rows[0]['step']:,} D has scored generated images above real ones, by at least"
+        f" {min(leads):.1f} times the spread of its scores: G learns nothing from it",
         "start again with a higher optim.d_lr, more optim.d_steps_per_g, or less loss.r1 and"
         " loss.gradient_penalty",
     )
+
+
+def _lead_of_fakes(row: Mapping[str, Any]) -> float:
+    """How far D scores fake images above real ones, in spreads of its scores: inf without spread.
+
+    nan where the row does not have the figures.
+    """
+    scores = _scores(row)
+    if scores is None:
+        return math.nan
+    spread = max(scores.real_spread, scores.fake_spread)
+    return (scores.fake - scores.real) / spread if spread > 0 else math.inf
 
 
 def _collapse(rows: Sequence[Mapping[str, Any]], figure: str) -> Diagnosis | None:
@@ -151,12 +165,25 @@ def size_of_scores(row: Mapping[str, Any]) -> float:
 
     nan where the row does not have the figures. What is added to all scores counts for nothing.
     """
-    names = ("real_spread", "fake_spread", "real_score", "fake_score")
-    found = [row.get(name) for name in names]
-    if not all(isinstance(value, int | float) for value in found):
+    scores = _scores(row)
+    if scores is None:
         return math.nan
-    real_spread, fake_spread, real, fake = (float(row[name]) for name in names)
-    return max(real_spread, fake_spread, abs(real - fake))
+    return max(scores.real_spread, scores.fake_spread, abs(scores.real - scores.fake))
+
+
+class _Scores(NamedTuple):
+    """D's, of the images of a row: means and standard deviations."""
+
+    real: float
+    fake: float
+    real_spread: float
+    fake_spread: float
+
+
+def _scores(row: Mapping[str, Any]) -> _Scores | None:
+    found = [row.get(name) for name in ("real_score", "fake_score", "real_spread", "fake_spread")]
+    numbers = [float(value) for value in found if isinstance(value, int | float)]
+    return _Scores(*numbers) if len(numbers) == len(found) else None
 
 
 def is_sane(row: Mapping[str, Any]) -> bool:
