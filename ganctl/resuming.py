@@ -14,7 +14,7 @@ from ganctl.distributed import check_shares, first_does
 from ganctl.errors import CheckpointError, ConfigError, shell_quoted
 from ganctl.models.swaps import Swaps
 from ganctl.runtime import choose_device, choose_precision, fingerprint
-from ganctl.session import Session, assembled, new, silent
+from ganctl.session import Session, assembled, located, new, silent
 from ganctl.settings import overrides, presets
 from ganctl.settings.config import Config, replace, value_of
 from ganctl.store import checkpoint
@@ -116,7 +116,7 @@ def _locked(run: Run, steps: int | None, data: str | None) -> list[Any]:
     if steps is not None:
         config = replace(config, {"train.steps": steps})
     where = config.data.source if data is None else data
-    config = replace(config, {"data.source": places.absolute(where)})
+    config = located(replace(config, {"data.source": where}))
     if step > config.train.steps:
         hint = f"steps count from the start: ganctl resume {shell_quoted(run.folder)} --steps N"
         raise ConfigError(

@@ -159,10 +159,13 @@ def train_run(session: Session, run: Run, watcher: Watcher) -> None:
 
 def settle(config: Config, device: torch.device) -> Config:
     """`config` with what depends on this machine made definite: precision and paths."""
-    source = places.absolute(config.data.source)  # so that `resume` works from anywhere
     precision = choose_precision(config.train.precision, device)
-    features = config.score.features
+    return replace(located(config), {"train.precision": precision})
+
+
+def located(config: Config) -> Config:
+    """`config` with absolute paths, so that `resume` works from anywhere."""
+    found = {"data.source": places.absolute(config.data.source)}
     if config.score.every:
-        features = features_settled(features)
-    settled = {"data.source": source, "train.precision": precision, "score.features": features}
-    return replace(config, settled)
+        found["score.features"] = features_settled(config.score.features)
+    return replace(config, found)

@@ -50,8 +50,10 @@ def print_dry_run(
         "disk": f"{report['disk_bytes'] / 1e6:,.0f} MB for {report['checkpoints_kept']} saves",
     }.items():
         show.result(f"{name:16}{value}")
-    tried_on_others = held_out.possible(settled.data.held_out, report["images"])
-    if often := oddities.seen_often(report["images_per_second"], report["images"], tried_on_others):
+    speed, count = report["images_per_second"], report["images"]
+    tried_on_others = held_out.possible(settled.data.held_out, count)
+    often = oddities.seen_often(speed, count, tried_on_others)
+    if often and not settled.augment.policy:  # else what it says is done already
         show.note(f"warning: {often}")
     if verbose:
         show.result_text("\n" + to_yaml(settled))

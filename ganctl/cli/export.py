@@ -126,8 +126,8 @@ def _scores(path: Path, step: int) -> "list[Row]":
     """The rows with scores, up to `step`, of the run whose checkpoint `path` is, if it is one's."""
     from ganctl.store import runs
 
-    folder = path.resolve().parent.parent
-    if not (folder / "run.json").is_file():
-        return []
-    rows = (row for row in runs.find(folder).journal.rows() if row["step"] <= step)
-    return [row for row in rows if any(name.startswith("score") for name in row)]
+    for folder in path.resolve().parents[:2]:  # best.pt lies in the run's folder itself
+        if (folder / "run.json").is_file():
+            rows = (row for row in runs.find(folder).journal.rows() if row["step"] <= step)
+            return [row for row in rows if any(name.startswith("score") for name in row)]
+    return []

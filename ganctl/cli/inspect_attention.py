@@ -162,14 +162,17 @@ def _real_images(where: str, saved: "Description", device: "torch.device") -> "B
 
     from ganctl.cli import show
     from ganctl.data.images import Images
-    from ganctl.data.labels import Labels
+    from ganctl.data.labels import Labels, labels_of
+    from ganctl.data.sources import open_source
     from ganctl.settings.config import replace
     from ganctl.training import opening
 
     config = replace(saved.config, {"data.source": where})
     with show.ProgressBar("preparing images") as progress:
-        images = opening.open_images(config, progress)
-    labels, classes = images.labels, saved.data.classes
+        source = open_source(config.data.source, config.data.resolution)
+        names = opening.classes_for(config, source)
+        packed = opening.open_pixels(source, config, progress)
+    labels, classes = labels_of(source, packed, names), saved.data.classes
     unknown = [name for name in labels.classes if name not in classes]
     if unknown:
         hint = f"the checkpoint's are {', '.join(classes[:20])}"
@@ -177,7 +180,7 @@ def _real_images(where: str, saved: "Description", device: "torch.device") -> "B
     if labels.classes:
         numbers = np.array([classes.index(name) for name in labels.classes])
         labels = Labels(tuple(classes), numbers[labels.numbers])
-    return Images(images.packed, labels).batches(config, device)
+    return Images(packed, labels).batches(config, device)
 
 
 def _parse_queries(texts: Sequence[str]) -> list[tuple[int, int]]:

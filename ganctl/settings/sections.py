@@ -23,7 +23,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the images come from and how they are prepared; all but `source` make the cache key."""
+    """Where the images come from and how they are prepared."""
 
     source: str = Field(min_length=1, max_length=4096)  # folder, zip, or faces, celeba, cifar10
     resolution: Literal[32, 64, 128, 256]  # side of the square images, in pixels
@@ -159,6 +159,6 @@ class ScoreConfig(Section):
 
 
 class HealthConfig(Section):
-    """What follows from an alarm: mode collapse, or a discriminator that overpowers."""
+    """What follows from an alarm; `training/diagnosis.py` has them all."""
 
     on_alarm: Literal["warn", "stop"] = "warn"  # stop: save, and end with exit code 9

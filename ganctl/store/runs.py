@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ganctl.errors import CheckpointError, RunBusyError, StorageError, shell_quoted
@@ -108,6 +109,16 @@ class Run:
         self._tidy(lambda: self._files.prune(path, keep, keep_every))
         return path
 
+    def set_aside_after(self, step: int) -> None:
+        """Rename what was saved after `step` to .abandoned: the run goes on from there anew.
+
+        Else these files, of more steps, would count as its newest.
+        """
+        for saved, path in self._files.found():
+            if saved > step:
+                self._tidy(partial(path.rename, path.with_suffix(".abandoned")))
+        self._tidy(partial(sync, self.checkpoints))
+
     def publish_best(self, path: Path) -> None:
         """Make best.pt the checkpoint `path` of this run; if that fails it is as before."""
         self._tidy(lambda: best.publish(self.folder, path, self.run_id))
@@ -117,7 +128,7 @@ class Run:
         identity.check(self.folder, self.run_id)
         identity.check_parts(self.folder, PARTS)
 
-    def _tidy(self, task: Callable[[], None]) -> None:
+    def _tidy(self, task: Callable[[], object]) -> None:
         try:
             task()
         except OSError as error:  # the checkpoint is safe, and the next save tries again

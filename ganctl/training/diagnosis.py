@@ -62,7 +62,7 @@ def diagnose(rows: Sequence[Mapping[str, Any]], loss: str, window: int) -> list[
     The first `window` steps of a run, and rows without a figure, say nothing. D overpowers if it
     has won, which under the hinge loss the margins show and under the non-saturating one the loss
     (`loss` is the kind), or if its steps are so large that it runs wild. A Wasserstein critic is
-    meant to be as good as it can (Arjovsky et al. 2017, section 3): only its collapse is reported.
+    meant to be as good as it can (Arjovsky et al. 2017, section 3): it does not overpower.
     """
     if not rows or (now := rows[-1]["step"]) < 2 * window or rows[0]["step"] > now - window:
         return []

@@ -245,6 +245,7 @@ def _newest(run: Run) -> str | None:
 
 
 def _note_roll_back(step: int, run: Run, error: DivergedError) -> None:
+    run.set_aside_after(step)
     run.journal.cut_metrics(step)
     run.journal.record("rolled back", step, reason=error.message)
     log.warning("%s; rolled back to step %d", error.message, step)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ganctl.distributed import averaged
 from ganctl.models.spectral import normalized
 from ganctl.runtime import autocast
 from ganctl.settings.config import Config
@@ -86,7 +87,9 @@ def scores_of(state: TrainState, trial: Trial, config: Config) -> TrialScores:
 def steer(state: TrainState, trial: Trial, config: Config) -> None:
     """Augment more if D memorises, less if not, after Karras et al. 2020, section 3.1.
 
-    They go by a sign alone; see `TrialScores.pressure`.
+    They go by a sign alone; see `TrialScores.pressure`. Several processes look at the same images,
+    and take the mean of what each finds, as rounding may differ.
     """
     assert state.augment_p is not None
-    state.augment_p.add_(CHANGE * scores_of(state, trial, config).pressure()).clamp_(0, 1)
+    pressure = averaged(scores_of(state, trial, config).pressure())
+    state.augment_p.add_(CHANGE * pressure).clamp_(0, 1)

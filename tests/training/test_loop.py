@@ -128,6 +128,8 @@ def test_a_run_goes_back_past_checkpoints_whose_scores_had_exploded(
     events = [json.loads(row) for row in (run.folder / "history.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["event"] == "rolled back"] == [4]
     monkeypatch.setattr(loop, "is_sane", lambda row: False)
+    assert (run.checkpoints / "step-000000005.abandoned").is_file()
+    assert not list(run.checkpoints.glob("*.damaged"))
     mad = runs.create(Path("mad"), "x", config)
     poisoned_at(3, 1, monkeypatch)
     with pytest.raises(DivergedError, match="there is no checkpoint"):
@@ -175,6 +177,24 @@ def test_a_run_may_roll_back_and_go_on_with_other_noise(
     poisoned_at(5, 3, monkeypatch)
     with pytest.raises(DivergedError):
         trained_in(runs.create(Path("third"), "x", config), config, faces)
+
+
+def test_after_a_roll_back_the_run_goes_on_from_there_and_from_nowhere_else(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 3 and 4 were saved with exploded scores; a stop at once would come before them."""
+    config = tiny(
+        train__steps=4, train__checkpoint_every=1, train__log_every=1, train__keep_checkpoints=9
+    )
+    run = runs.create(Path("run"), "x", config)
+    monkeypatch.setattr(loop, "is_sane", lambda row: row["step"] < 3)
+    current = trained_in(run, config, faces)
+    loop.roll_back(current, run, DivergedError("a loss is nan"))
+    assert current.step == 2
+    assert run.newest_checkpoint().name == "step-000000002.pt"
+    assert [path.name for path in sorted(run.checkpoints.glob("*.abandoned"))] == [
+        "step-000000003.abandoned", "step-000000004.abandoned",
+    ]  # fmt: skip
 
 
 def test_a_roll_back_is_exact_and_survives_resuming(
