@@ -81,19 +81,22 @@ def share(first: int, count: int) -> tuple[int, int]:
     return first + rank() * each, each
 
 
-def check_shares(batch_size: int, parts: int) -> None:
-    """ConfigError unless each of `parts` equal parts of a batch has equal shares for all."""
+def check_shares(batch_size: int, parts: int, *, fixed: bool = False) -> None:
+    """ConfigError unless each of `parts` equal parts of a batch has equal shares for all.
+
+    The hint leaves a batch whose size is `fixed` as it is.
+    """
     if batch_size % (parts * size()) == 0:
         return
     whole = batch_size // parts
     possible = [n for n in range(1, whole + 1) if whole % n == 0]
     below = batch_size // (parts * size()) * parts * size()
     near = [str(batch) for batch in (below, below + parts * size()) if batch > 0]
+    others = "" if fixed else f", or with {size()} of them --batch-size {' or '.join(near)}"
     raise ConfigError(
         f"{size()} processes cannot share {whole} images, which is a batch of {batch_size} in"
         f" {parts} part(s)",
-        f"possible are {', '.join(map(str, possible[-8:]))} processes, or with {size()} of them"
-        f" --batch-size {' or '.join(near)}",
+        f"possible are {', '.join(map(str, possible[-8:]))} processes{others}",
     )
 
 

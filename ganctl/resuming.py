@@ -83,7 +83,7 @@ def _go_on(
         return None
     device = choose_device(device_name)
     _check_precision(run, config, device)
-    check_shares(config.optim.batch_size, config.optim.grad_accumulation)
+    check_shares(config.optim.batch_size, config.optim.grad_accumulation, fixed=True)
     places.check_there(run, config)
     images = open_images(config, progress)
     places.check_same(images.identity(config), saved, run, config)

@@ -97,6 +97,21 @@ def test_a_signal_while_a_run_is_opened_again_says_that_it_is_as_it_was(photos: 
     assert (Path("r") / "status.json").read_bytes() == before
 
 
+def test_a_process_that_was_launched_cleans_up_though_the_signal_comes_twice() -> None:
+    """From the terminal, and from what launched it."""
+    code = (
+        "import os, signal, sys\nfrom ganctl.training.stopping import *\n"
+        "os.environ['RANK'] = '0'\n"
+        "with interruptible():\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except Interrupted:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('cleaned up')\n"
+    )
+    process = Program(code)
+    assert process.communicate(timeout=60)[0] == "cleaned up\n"
+    assert process.returncode == 0
+
+
 def test_usr1_before_the_first_step_ends_nothing() -> None:
     with interruptible():
         os.kill(os.getpid(), signal.SIGUSR1)

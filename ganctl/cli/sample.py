@@ -151,6 +151,7 @@ def sample(
                     _counted(rows, progress, walk * (len(points) - 1)), out, scale
                 )
             else:
+                drawing.check_names(points, out)
                 batches = drawing.draw(
                     generator, points, batch_size=batch_size,
                     truncation=truncation, device=target, precision=arithmetic,

@@ -183,7 +183,6 @@ def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "
     import numpy as np
 
     from ganctl.cli.show import ProgressBar
-    from ganctl.data.sources import open_source
     from ganctl.scores.comparison import HELD_OUT, TRAINING, RealImages
     from ganctl.settings.config import replace
     from ganctl.store.contents import load_networks
@@ -192,7 +191,7 @@ def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "
     _, saved = load_networks(path)
     config = replace(saved.config, {"data.source": data}) if data else saved.config
     with ProgressBar("preparing images") as progress:
-        source = open_source(config.data.source, config.data.resolution)
+        source = opening.source_for(config, progress)
         packed = opening.open_pixels(source, config, progress)
     images = packed.images
     if packed.fingerprint != saved.data.fingerprint:

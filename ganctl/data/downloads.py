@@ -1,6 +1,7 @@
 """The two data sets that torchvision can download, and the way out when it cannot."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import TypeVar
 import numpy as np
 
 from ganctl.cache import cache_folder
-from ganctl.errors import DataError
+from ganctl.errors import DataError, shell_quoted
+
+CELEBA_FILES = 202_599
 
 Downloaded = TypeVar("Downloaded")
 
 
 def celeba() -> Path:
-    """The folder of CelebA's 202,599 aligned 178 x 218 JPEG files, downloaded if need be."""
+    """The folder of CelebA's 202,599 aligned 178 x 218 JPEG files, downloaded if need be.
+
+    DataError if there are fewer, as when it was ended while it unpacked them.
+    """
     root = cache_folder() / "downloads"
     folder = root / "celeba" / "img_align_celeba"
     if not folder.is_dir():
@@ -26,6 +32,9 @@ def celeba() -> Path:
             " Laboratory (CUHK), and give it: --data img_align_celeba.zip"
         )
         _download(lambda: CelebA(root, split="all", download=True), "CelebA", hint)
+    if (found := len(os.listdir(folder))) < CELEBA_FILES:
+        hint = f"unpacking it was cut short: delete {shell_quoted(folder)}, and run this again"
+        raise DataError(f"CelebA has {CELEBA_FILES:,} images, but {folder} {found:,}", hint)
     return folder
 
 

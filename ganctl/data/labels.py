@@ -51,6 +51,9 @@ def class_names(source: Source, attribute: str | None) -> list[str]:
 
 def _class_names(source: Source, attribute: str | None) -> list[str]:
     if isinstance(source, ArraySource):
+        if attribute is not None:
+            hint = "leave it out: --set data.attribute=null"
+            raise DataError(f"{source.title} has no attribute {attribute!r}, but classes", hint)
         return source.classes
     if not isinstance(source, FolderSource | ZipSource):
         hint = f"give a folder with one folder a class, or cifar10; {UNCONDITIONAL}"

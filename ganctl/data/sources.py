@@ -65,6 +65,14 @@ def open_source(where: str, resolution: int) -> Source:
     raise DataError(f"there are no images at {where}: no such file or folder", hint)
 
 
+def fetch(where: str) -> None:
+    """Download the data set that `where` names, if it names one and that is not there yet."""
+    if where == "celeba":
+        downloads.celeba()
+    elif where == "cifar10":
+        downloads.cifar10()
+
+
 def first_size(source: Source) -> tuple[int, int]:
     """Width and height of the first image that can be read; DataError if none can."""
     for index in range(len(source)):

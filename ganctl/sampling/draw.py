@@ -3,6 +3,7 @@
 import math
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle, starmap
 from operator import itemgetter
@@ -161,6 +162,17 @@ def check_out(out: Path, n: int) -> None:
     if out.suffix.lower() in PICTURES and n > MAX_GRID:
         hint = "use --out FOLDER, images.zip or images.npz for so many"
         raise ConfigError(f"{n:,} images are too many for one picture (at most {MAX_GRID:,})", hint)
+
+
+def check_names(points: Sequence[Point], out: Path) -> None:
+    """ConfigError if two images of a folder or a .zip would get one name: seeds name them."""
+    if out.suffix.lower() not in (".zip", "") or len(set(points)) == len(points):
+        return
+    seed = next(point.seed for point, count in Counter(points).items() if count > 1)
+    raise ConfigError(
+        f"seed {seed} is there twice, and images in {out} are named by their seeds",
+        "name each seed and class once, or use --out images.npz or a grid",
+    )
 
 
 def write(

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from ganctl.distributed import size
 from ganctl.errors import OutOfMemoryError, shell_quoted
 from ganctl.main_memory import bounded
 from ganctl.processes import place
@@ -57,7 +58,7 @@ def out_of_memory_explained(config: Config, run: Run | None = None) -> AbstractC
 
 def _full(config: Config, run: Run | None, room: int | None) -> OutOfMemoryError:
     batch, parts = config.optim.batch_size, config.optim.grad_accumulation
-    more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0), None)
+    more = next((n for n in range(parts + 1, batch + 1) if batch % (n * size()) == 0), None)
     hint = "start a run with smaller networks (model.width) or images (data.resolution)"
     if more is not None and (run is None or not run.has_checkpoints()):
         hint = f"--set optim.grad_accumulation={more} needs about {parts / more:.0%} of it"

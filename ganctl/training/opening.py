@@ -8,8 +8,8 @@ from ganctl.data.duplicates import groups_of_equal
 from ganctl.data.images import Images
 from ganctl.data.labels import class_names, labels_of
 from ganctl.data.packing import PackedImages, Progress, opened, pack
-from ganctl.data.sources import Source, open_source
-from ganctl.distributed import each_machine_does
+from ganctl.data.sources import Source, fetch, open_source
+from ganctl.distributed import each_machine_does, size
 from ganctl.errors import DataError
 from ganctl.settings.config import Config
 from ganctl.training.memory import memory_for_images
@@ -22,7 +22,7 @@ log = logging.getLogger("ganctl")
 
 def open_images(config: Config, progress: Progress) -> Images:
     """The images that `config` names, their classes, and which of them are held out."""
-    source = open_source(config.data.source, config.data.resolution)
+    source = source_for(config, progress)
     names = classes_for(config, source)  # mistakes come before all the work
     packed = open_pixels(source, config, progress)
     labels = labels_of(source, packed, names)
@@ -34,6 +34,13 @@ def open_images(config: Config, progress: Progress) -> Images:
             hint=f"give {held_out.ENOUGH} images or more, or --set augment.probability=0.8",
         )
     return Images(packed, labels, chosen)
+
+
+def source_for(config: Config, progress: Progress) -> Source:
+    """The source of `config`; of several processes one on each machine downloads it."""
+    if size() > 1:
+        each_machine_does(lambda _: fetch(config.data.source), progress)
+    return open_source(config.data.source, config.data.resolution)
 
 
 def open_pixels(source: Source, config: Config, progress: Progress) -> PackedImages:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
+from ganctl.processes import launched
+
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVING = signal.SIGUSR1
 STDERR = 2
@@ -31,6 +33,8 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """While entered, the first signal raises Interrupted; a second one ends the process at once.
 
+    In a process that a launcher started it is ignored: a terminal and the launcher both pass the
+    first one on, and the launcher ends its processes itself if there is a second.
     SIGUSR1, which asks training for a checkpoint, is not for anything else, and ends nothing.
     """
     if threading.current_thread() is not threading.main_thread():  # where no signal comes
@@ -52,7 +56,7 @@ def _heard() -> list[signal.Signals]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     for each in _heard():
-        signal.signal(each, _end_at_once)
+        signal.signal(each, signal.SIG_IGN if launched() else _end_at_once)
     raise Interrupted(number)
 
 

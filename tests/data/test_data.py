@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from ganctl.cache import cache_folder
-from ganctl.data import packing
+from ganctl.data import downloads, packing
 from ganctl.data.decoding import decode, fit
 from ganctl.data.faces import describe, draw_face
 from ganctl.data.packing import PackedImages, pack
@@ -334,3 +334,18 @@ def test_damaged_exif_data_do_not_cost_the_image() -> None:
             changed = bytearray(good)
             changed[position] = value
             assert decode(io.BytesIO(changed)).size in ((4, 8), (8, 4))
+
+
+def test_celeba_that_was_unpacked_in_part_is_not_taken_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(downloads, "CELEBA_FILES", 3)
+    folder = cache_folder() / "downloads" / "celeba" / "img_align_celeba"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        draw_face(number, 32).save(folder / f"{number}.png")
+    assert downloads.celeba() == folder
+    (folder / "0.png").unlink()
+    with pytest.raises(DataError, match=r"CelebA has 3 images, but .* 2") as caught:
+        downloads.celeba()
+    assert caught.value.hint is not None and "delete" in caught.value.hint

@@ -104,6 +104,11 @@ def celeba_table(values: list[str]) -> str:
     return "\n".join([str(len(rows)), "Bald Smiling", *rows]) + "\n"
 
 
+def test_a_data_set_with_classes_of_its_own_has_no_attribute(faces: np.ndarray) -> None:
+    with pytest.raises(DataError, match="x has no attribute 'Smiling'"):
+        class_names(ArraySource(faces, ["frog", "cat", "dog"] * 4, "x"), "Smiling")
+
+
 def test_an_attribute_of_celeba_is_the_class(clothes: Path) -> None:
     values = ["-1  1", "-1 -1"] * 6
     table(clothes.parent, celeba_table(values))

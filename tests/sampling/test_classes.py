@@ -68,6 +68,17 @@ def test_a_grid_has_one_row_a_class_with_the_same_seeds(run: Path) -> None:
     assert preview.shape == (3 * 32 * 2, 8 * 32 * 2, 3)  # enlarged: 512 pixels wide
 
 
+@pytest.mark.parametrize("out", ["x.zip", "folder"])
+def test_images_that_would_get_one_name_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    for repeated in (["--seeds", "3,3"], ["--seeds", "3", "--class", "1,1"]):
+        assert main(["sample", "run", *repeated, "--out", out]) == 2
+        assert f"seed 3 is there twice, and images in {out}" in capsys.readouterr().err
+        assert not Path(out).exists()
+    assert main(["sample", "run", "--seeds", "3,3", "--out", "x.npz"]) == 0
+
+
 def test_so_many_images_are_drawn_as_are_asked_for(run: Path) -> None:
     """Of all classes together; a row of the grid is a class all the same, with gaps."""
     three, seven = drawn("-n", "3"), drawn("-n", "7")

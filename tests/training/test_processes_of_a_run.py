@@ -421,8 +421,12 @@ def test_shares_are_of_equal_size_and_in_order() -> None:
     assert together(2, distributed.share, 10, 8) == [(10, 4), (14, 4)]
     assert distributed.share(10, 8) == (10, 8)
     distributed.check_shares(7, 1)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         distributed.check_shares(7, 2)
+    assert "--batch-size" in str(caught.value.hint)
+    with pytest.raises(ConfigError) as caught:
+        distributed.check_shares(7, 2, fixed=True)
+    assert "--batch-size" not in str(caught.value.hint)
 
 
 def wished(rank_that_wishes: int) -> list[list[int]]:
