@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ganctl.errors import CheckpointError
 from ganctl.store import checkpoint
 from ganctl.store.checkpoint import Metadata, NewerFormatError
+from ganctl.store.durable import sync
 
 NAME = re.compile(r"step-(\d{9,})\.pt")
 log = logging.getLogger("ganctl")
@@ -27,6 +28,11 @@ class Look(NamedTuple):
     inode: int
     size: int  # bytes
     modified: int  # nanoseconds
+
+
+def was_sane(path: Path) -> bool:
+    """Whether D's scores were of a size to go on from when `path`, which is whole, was saved."""
+    return bool(checkpoint.peek(path).get("sane", True))
 
 
 class CheckpointFiles:
@@ -58,6 +64,13 @@ class CheckpointFiles:
                 log.warning("skipped: %s", fault.message)
             else:
                 yield path
+
+    def set_aside_after(self, step: int) -> None:
+        """Rename files of later steps to .abandoned; else they would count as the newest."""
+        for saved, path in self.found():
+            if saved > step:
+                path.rename(path.with_suffix(".abandoned"))
+        sync(self.folder)
 
     def prune(self, written: Path, keep: int, keep_every: int) -> None:
         """Delete the run's older files; `keep` whole ones stay: `written`, and the newest others.

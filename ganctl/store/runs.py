@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ganctl.errors import CheckpointError, RunBusyError, StorageError, shell_quoted
@@ -29,7 +28,7 @@ from ganctl.store import best, checkpoint, durable, free_place, identity
 from ganctl.store.checkpoint import Metadata, Payload
 from ganctl.store.durable import open_regular, place_beside, sync, write_text
 from ganctl.store.journal import Journal, now
-from ganctl.store.retention import CheckpointFiles
+from ganctl.store.retention import CheckpointFiles, was_sane
 
 ROOT = Path("runs")
 MAX_OWNER = 200  # bytes of what LOCK says
@@ -110,14 +109,8 @@ class Run:
         return path
 
     def set_aside_after(self, step: int) -> None:
-        """Rename what was saved after `step` to .abandoned: the run goes on from there anew.
-
-        Else these files, of more steps, would count as its newest.
-        """
-        for saved, path in self._files.found():
-            if saved > step:
-                self._tidy(partial(path.rename, path.with_suffix(".abandoned")))
-        self._tidy(partial(sync, self.checkpoints))
+        """Let what was saved after `step` count no more: the run goes on from there anew."""
+        self._tidy(lambda: self._files.set_aside_after(step))
 
     def publish_best(self, path: Path) -> None:
         """Make best.pt the checkpoint `path` of this run; if that fails it is as before."""
@@ -128,7 +121,7 @@ class Run:
         identity.check(self.folder, self.run_id)
         identity.check_parts(self.folder, PARTS)
 
-    def _tidy(self, task: Callable[[], object]) -> None:
+    def _tidy(self, task: Callable[[], None]) -> None:
         try:
             task()
         except OSError as error:  # the checkpoint is safe, and the next save tries again
@@ -141,8 +134,8 @@ class Run:
         """
         whole = self._files.whole()
         for path in whole:
-            if not is_sane(path):
-                _warn_of_exploded(path, next(filter(is_sane, whole), None))
+            if not was_sane(path):
+                _warn_of_exploded(path, next(filter(was_sane, whole), None))
             return path
         raise self._no_checkpoint()
 
@@ -214,11 +207,6 @@ def create(folder: Path | None, title: str, config: Config, preset: str = "") ->
     except OSError as error:
         raise free_place.unwritable(folder or ROOT, error) from error
     return run
-
-
-def is_sane(path: Path) -> bool:
-    """Whether D's scores were of a size to go on from when `path`, which is whole, was saved."""
-    return bool(checkpoint.peek(path).get("sane", True))
 
 
 def _warn_of_exploded(path: Path, before: Path | None) -> None:

@@ -12,7 +12,8 @@ from ganctl.errors import CheckpointError, DivergedError, StorageError, shell_qu
 from ganctl.settings.config import Config
 from ganctl.store.checkpoint import Payload, digest_of
 from ganctl.store.contents import first_bad_tensor
-from ganctl.store.runs import Run, is_sane
+from ganctl.store.retention import was_sane
+from ganctl.store.runs import Run
 from ganctl.training.state import TrainState, describe
 
 MOST_FAILURES = 3  # failed saves in a row after which the run ends
@@ -104,7 +105,7 @@ def newest_sane(run: Run) -> Path | None:
         whole = run.whole_checkpoints()
     except CheckpointError:
         return None
-    sane = [path for path in whole if is_sane(path)]
+    sane = [path for path in whole if was_sane(path)]
     return sane[-1] if sane else None
 
 
