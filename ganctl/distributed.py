@@ -84,7 +84,7 @@ def share(first: int, count: int) -> tuple[int, int]:
 def check_shares(batch_size: int, parts: int, *, fixed: bool = False) -> None:
     """ConfigError unless each of `parts` equal parts of a batch has equal shares for all.
 
-    The hint leaves a batch whose size is `fixed` as it is.
+    `fixed`: no other batch can be asked for.
     """
     if batch_size % (parts * size()) == 0:
         return
@@ -92,11 +92,11 @@ def check_shares(batch_size: int, parts: int, *, fixed: bool = False) -> None:
     possible = [n for n in range(1, whole + 1) if whole % n == 0]
     below = batch_size // (parts * size()) * parts * size()
     near = [str(batch) for batch in (below, below + parts * size()) if batch > 0]
-    others = "" if fixed else f", or with {size()} of them --batch-size {' or '.join(near)}"
+    other = "" if fixed else f", or with {size()} of them --batch-size {' or '.join(near)}"
     raise ConfigError(
         f"{size()} processes cannot share {whole} images, which is a batch of {batch_size} in"
         f" {parts} part(s)",
-        f"possible are {', '.join(map(str, possible[-8:]))} processes{others}",
+        f"possible are {', '.join(map(str, possible[-8:]))} processes{other}",
     )
 
 

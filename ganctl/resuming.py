@@ -60,6 +60,7 @@ def _of_use(run: Run, path: Path) -> Iterator[None]:
 
 def _from_the_start(run: Run, config: Config, device_name: str, progress: Progress) -> Session:
     """The session of `run` before its first step."""
+    check_shares(config.optim.batch_size, config.optim.grad_accumulation, fixed=True)
     places.check_there(run, config)
     session = new(config, device_name, progress=progress)
 

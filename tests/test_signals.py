@@ -97,21 +97,6 @@ def test_a_signal_while_a_run_is_opened_again_says_that_it_is_as_it_was(photos: 
     assert (Path("r") / "status.json").read_bytes() == before
 
 
-def test_a_process_that_was_launched_cleans_up_though_the_signal_comes_twice() -> None:
-    """From the terminal, and from what launched it."""
-    code = (
-        "import os, signal, sys\nfrom ganctl.training.stopping import *\n"
-        "os.environ['RANK'] = '0'\n"
-        "with interruptible():\n"
-        "    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    except Interrupted:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        print('cleaned up')\n"
-    )
-    process = Program(code)
-    assert process.communicate(timeout=60)[0] == "cleaned up\n"
-    assert process.returncode == 0
-
-
 def test_usr1_before_the_first_step_ends_nothing() -> None:
     with interruptible():
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -134,6 +119,27 @@ def test_the_first_signal_unwinds_and_the_second_ends_at_once(number: signal.Sig
     with pytest.raises(Interrupted), interruptible():
         os.kill(os.getpid(), signal.SIGINT)
     assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_of_several_processes_cleans_up_however_often_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A terminal tells all of them and their launcher, which passes it on."""
+    monkeypatch.setenv("RANK", "0")
+    code = (
+        "import os, signal, sys\nfrom ganctl.training.stopping import *\n"
+        "try:\n"
+        "    with interruptible():\n"
+        "        try:\n            os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "        finally:\n"
+        "            for number in STOPPING:\n                os.kill(os.getpid(), number)\n"
+        "            print('cleaned up')\n"
+        "except Interrupted as stopped:\n    sys.exit(128 + stopped.signal_number)\n"
+    )
+    process = Program(code, str(int(number)))
+    assert process.communicate(timeout=60) == ("cleaned up\n", "")
+    assert process.returncode == 128 + number
 
 
 def test_a_signal_while_a_file_is_written_leaves_no_half_of_it(photos: Path) -> None:

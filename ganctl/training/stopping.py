@@ -33,8 +33,9 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """While entered, the first signal raises Interrupted; a second one ends the process at once.
 
-    In a process that a launcher started it is ignored: a terminal and the launcher both pass the
-    first one on, and the launcher ends its processes itself if there is a second.
+    In one of several processes what follows is the first signal again: a terminal tells all of them
+    and their launcher, which passes it on and ends them by force at a second one.
+
     SIGUSR1, which asks training for a checkpoint, is not for anything else, and ends nothing.
     """
     if threading.current_thread() is not threading.main_thread():  # where no signal comes
@@ -56,8 +57,12 @@ def _heard() -> list[signal.Signals]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     for each in _heard():
-        signal.signal(each, signal.SIG_IGN if launched() else _end_at_once)
+        signal.signal(each, _disregard if launched() else _end_at_once)
     raise Interrupted(number)
+
+
+def _disregard(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, of which Python complains if such a signal is there already."""
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

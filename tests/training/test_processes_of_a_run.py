@@ -20,10 +20,14 @@ from ganctl import distributed
 from ganctl.cli import launching
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
-from ganctl.errors import ConfigError, DataError, StoppedError
+from ganctl.errors import ConfigError, DataError, OutOfMemoryError, StoppedError
 from ganctl.processes import NEEDED
+from ganctl.settings import presets
+from ganctl.settings.config import replace
+from ganctl.settings.strict_yaml import Value
 from ganctl.store import checkpoint, runs
 from ganctl.training import loop, opening, saving
+from ganctl.training.memory import out_of_memory_explained
 from ganctl.training.stopping import STOPPING, Interrupted
 from tests.training.test_resume import TINY, sections
 
@@ -118,6 +122,35 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_numbers_that_would_do(pho
         "hint: possible are 1, 2, 4 processes, or with 3 of them --batch-size 3 or 6",
     ]
     assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_would_do_to_resume_is_another_number_of_processes(photos: Path, saved: bool) -> None:
+    """Its batch is fixed, and `resume` has no option for it."""
+    begin = ["train", "--data", str(photos), *TINY, "--steps", "2", "--run", "r"]
+    assert ganctl(1, *begin).results() == [0]
+    if not saved:
+        shutil.rmtree("r/checkpoints")
+    Path("err.0").unlink()
+    assert ganctl(3, "resume", "r", "--steps", "4").results() == [2] * 3
+    assert said().splitlines()[1] == "hint: possible are 1, 2, 4 processes"
+
+
+def parts_proposed(parts: int) -> str:
+    settings: dict[str, Value] = {"optim.batch_size": 12, "optim.grad_accumulation": parts}
+    config = replace(presets.load("faces32"), settings)
+    with pytest.raises(OutOfMemoryError) as full, out_of_memory_explained(config):
+        raise MemoryError
+    return str(full.value.hint)
+
+
+def test_where_memory_is_full_more_parts_are_proposed_that_all_can_share() -> None:
+    """Of parts of 3 images, and of 1, two processes have no equal shares."""
+    first, second = together(2, parts_proposed, 3)
+    assert first == second == "--set optim.grad_accumulation=6 needs about 50% of it"
+    assert together(1, parts_proposed, 3)[0].startswith("--set optim.grad_accumulation=4 ")
+    hints = together(2, parts_proposed, 6)
+    assert all(hint.startswith("start a run with smaller networks") for hint in hints)
 
 
 @pytest.mark.parametrize("told", [[0], [1], [0, 1, 0, 1]])
@@ -421,12 +454,8 @@ def test_shares_are_of_equal_size_and_in_order() -> None:
     assert together(2, distributed.share, 10, 8) == [(10, 4), (14, 4)]
     assert distributed.share(10, 8) == (10, 8)
     distributed.check_shares(7, 1)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError):
         distributed.check_shares(7, 2)
-    assert "--batch-size" in str(caught.value.hint)
-    with pytest.raises(ConfigError) as caught:
-        distributed.check_shares(7, 2, fixed=True)
-    assert "--batch-size" not in str(caught.value.hint)
 
 
 def wished(rank_that_wishes: int) -> list[list[int]]:
