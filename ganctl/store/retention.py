@@ -66,9 +66,9 @@ class CheckpointFiles:
                 yield path
 
     def set_aside_after(self, step: int) -> None:
-        """Rename files of later steps to .abandoned; else they would count as the newest."""
+        """Rename the run's files of later steps to .abandoned; else they count as the newest."""
         for saved, path in self.found():
-            if saved > step:
+            if saved > step and self._is_own(path):
                 path.rename(path.with_suffix(".abandoned"))
         sync(self.folder)
 
@@ -86,7 +86,7 @@ class CheckpointFiles:
             milestone = keep_every > 0 and step % keep_every == 0
             if kept < keep:
                 kept += self._counts(step, path)
-            elif not milestone and self._is_own(path):
+            elif not milestone:
                 path.unlink()
 
     def _counts(self, step: int, path: Path) -> bool:

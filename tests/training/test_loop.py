@@ -189,7 +189,12 @@ def test_after_a_roll_back_the_run_goes_on_from_there_and_from_nowhere_else(
     run = runs.create(Path("run"), "x", config)
     monkeypatch.setattr(loop, "is_sane", lambda row: row["step"] < 3)
     current = trained_in(run, config, faces)
+    foreign = runs.create(Path("foreign"), "x", config)
+    Saver(foreign, config, CPU, {}).save(current, must=True)
+    strange = run.checkpoints / "step-000000009.pt"
+    foreign.newest_checkpoint().rename(strange)
     loop.roll_back(current, run, DivergedError("a loss is nan"))
+    assert strange.exists()  # it is another run's
     assert current.step == 2
     assert run.newest_checkpoint().name == "step-000000002.pt"
     assert [path.name for path in sorted(run.checkpoints.glob("*.abandoned"))] == [
