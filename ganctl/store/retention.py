@@ -86,7 +86,7 @@ class CheckpointFiles:
             milestone = keep_every > 0 and step % keep_every == 0
             if kept < keep:
                 kept += self._counts(step, path)
-            elif not milestone:
+            elif not milestone and self._is_own(path):
                 path.unlink()
 
     def _counts(self, step: int, path: Path) -> bool:
