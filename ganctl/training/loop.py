@@ -1,13 +1,12 @@
 """The order of events around the training steps."""
 
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import torch
 
@@ -35,11 +34,6 @@ from ganctl.training.scorekeeping import Measured, Scorekeeper
 from ganctl.training.state import TrainState
 from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
-
-# What is finite in a run that has not diverged.
-FINITE: tuple[Literal["d_loss", "g_loss", "real_score", "fake_score"], ...] = (
-    "d_loss", "g_loss", "real_score", "fake_score",
-)  # fmt: skip
 
 SMALLEST_SCALE = 2.0**-10  # of fp16 gradients: it is halved at each overflow, from 65,536
 
@@ -105,8 +99,7 @@ def _train_on(
     with closing(ahead(inputs, range(state.step, last_step), state.rollbacks)) as prepared:
         for given in prepared:
             meter.add(train_step(state, given, config))
-            if bad := meter.bad_figure():
-                raise saver.diverged(bad, state.step, state.payload())
+            check(meter, state, saver)
             watcher.stepped(state.step)
             found: Finding = {"alarm": None, "best": False}
             # Wishes are read once, as a signal may come while we save.
@@ -114,8 +107,8 @@ def _train_on(
             stopped_by, due = agreement.of(stop.signal_number or 0, asked_to_save)
             ending = state.step == last_step or stopped_by > 0
             if ending or state.step % every.log_every == 0:
+                check(meter, state, saver, wait=True)
                 row = meter.read(device)
-                check(row, state, saver)
                 measured = score(row, state, keeper, meter)
                 found = first_does(
                     partial(examine, row, measured, state, checkup, saver, keeper, watcher)
@@ -154,14 +147,15 @@ def _ended(step: int, stopped_by: int, alarm: list[Any] | None, run: Run) -> Gan
     return AlarmError(f"stopped and saved at step {step:,}, {diagnosis}", hint)
 
 
-def check(row: Row | None, state: TrainState, saver: Saver) -> None:
-    """DivergedError if fp16 overflows however small its scale is, or a figure is not finite.
+def check(meter: Meter, state: TrainState, saver: Saver, *, wait: bool = False) -> None:
+    """DivergedError if a step's figure is not finite, or fp16 overflows however small its scale is.
 
-    `row` is None while all steps were skipped.
+    A GPU is waited for only with `wait`; see `Meter.bad_figure`.
     """
-    check_scale(state, saver)
-    if row is not None:
-        check_finite(row, state, saver)
+    if bad := meter.bad_figure(wait=wait):
+        raise saver.diverged(bad, state.step, state.payload())
+    if wait:
+        check_scale(state, saver)
 
 
 def score(row: Row | None, state: TrainState, keeper: Scorekeeper, meter: Meter) -> Measured | None:
@@ -206,13 +200,6 @@ def report(row: Row, begun: list[Diagnosis], journal: Journal, watcher: Watcher)
     if row["alarms"] != journal.alarms:
         journal.alarms = row["alarms"]
         journal.set_status("running", row["step"])
-
-
-def check_finite(row: Row, state: TrainState, saver: Saver) -> None:
-    """DivergedError if a loss or score of `row` is not finite."""
-    for name in FINITE:
-        if not math.isfinite(row[name]):
-            raise saver.diverged(f"{name} is {row[name]}", state.step, state.payload())
 
 
 def check_scale(state: TrainState, saver: Saver) -> None:

@@ -146,21 +146,18 @@ class Meter:
             figures = torch.where(figures.isfinite().all(), figures, 0)
         self.state.measured += figures
 
-    def bad_figure(self) -> str | None:
+    def bad_figure(self, *, wait: bool = False) -> str | None:
         """Which loss, score or gradient's norm of the last step is not finite, and what it is.
 
-        A GPU is not waited for: there it is the step before the last. In fp16 such steps are
-        skipped, and say nothing.
+        A GPU is not waited for without `wait`: there it is the step before the last. In fp16 such
+        steps are skipped, and say nothing.
         """
-        kept = 0 if self._unread and self._unread[-1].device.type == "cpu" else 1
+        kept = 0 if wait or (self._unread and self._unread[-1].device.type == "cpu") else 1
         while len(self._unread) > kept:
             figures = self._unread.popleft()
-            if not self._skips and not figures.isfinite().all():
-                pairs = zip(FIGURES, figures.tolist(), strict=True)
-                return next(
-                    f"{name} is {value}" for name, value in pairs if not math.isfinite(value)
-                )
-        return None
+            if not self._skips and (bad := _first_bad(figures)):
+                return bad
+        return _first_bad(self.state.measured[:-1]) if wait else None  # sums may overflow
 
     def read(self, device: torch.device) -> Row | None:
         """One row for metrics.jsonl, without what a checkup completes; and start afresh.
@@ -213,6 +210,14 @@ class Meter:
 
     def _begin(self) -> None:
         self._step, self._started_at = self.state.step, time.perf_counter()
+
+
+def _first_bad(figures: Tensor) -> str | None:
+    """The name and value of the first of a step's figures, (10,), that is not finite."""
+    if figures.isfinite().all():
+        return None
+    pairs = zip(FIGURES, figures.tolist(), strict=True)
+    return next(f"{name} is {value}" for name, value in pairs if not math.isfinite(value))
 
 
 def gammas(state: TrainState) -> dict[str, float]:

@@ -156,6 +156,25 @@ def test_on_a_gpu_the_step_before_the_last_is_looked_at(
     assert len(meter._unread) == 1
 
 
+def test_a_row_is_not_made_of_figures_that_are_not_finite(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    """Where it waits, as each row does, the last step is looked at too, and so are the sums."""
+    config = tiny()
+    trained = state.create(config, CPU)
+    meter = Meter(config, trained)
+    metrics = train_step(trained, given(faces, config), config)
+    meter.add(metrics)
+    assert meter.bad_figure(wait=True) is None
+    meter.add(metrics._replace(d=metrics.d._replace(fake_spread=torch.tensor(math.nan))))
+    assert meter.bad_figure(wait=True) == "fake_spread is nan"
+    trained.measured.zero_()
+    for _ in range(2):
+        meter.add(metrics._replace(g=metrics.g._replace(loss=torch.tensor(3e38))))
+        assert meter.bad_figure() is None
+    assert meter.bad_figure(wait=True) == "g_loss is inf"
+
+
 def test_a_run_may_roll_back_and_go_on_with_other_noise(
     tiny: Callable[..., Config],
     faces: np.ndarray,
