@@ -27,6 +27,7 @@ from ganctl.data.images import Images
 from ganctl.data.labels import Labels
 from ganctl.data.packing import PackedImages, pack
 from ganctl.data.sources import open_source
+from ganctl.progress import silent
 from ganctl.runtime import choose_device, random_stream
 from ganctl.sampling.draw import Point, draw
 from ganctl.sampling.pictures import grid, save_png
@@ -89,7 +90,7 @@ def main() -> None:
     results: list[Result] = []
     for where in chosen.data:
         kind = kind_of(where, base, chosen.count)
-        floor = kind.unseen.floor(features, session.silent)
+        floor = kind.unseen.floor(features, silent)
         if floor is not None:
             results.append(Result(kind.name, "real: the floor", 0, 0, floor.scores))
         for seed in range(chosen.seeds):
@@ -107,7 +108,7 @@ def main() -> None:
 def kind_of(where: str, base: Config, count: int) -> Kind:
     """The images at `where`, of which 2 * count, or half if they are fewer, are not trained on."""
     source = open_source(where, base.data.resolution)
-    packed = pack(source, base.data.resolution, base.data.crop, session.silent)
+    packed = pack(source, base.data.resolution, base.data.crop, silent)
     total = len(packed.images)
     unseen = min(2 * count, total // 2)
     order = np.array(random_order(total))
@@ -141,8 +142,8 @@ def trained(
         run.step()
     average = averaged(run.state)
     count = kind.unseen.count
-    fake = of_generator(average, count, features, session.silent)
-    scores = compare(kind.unseen.statistics(features, session.silent), fake)
+    fake = of_generator(average, count, features, silent)
+    scores = compare(kind.unseen.statistics(features, silent), fake)
     if chosen.pictures:
         points = [Point(number) for number in range(PICTURED)]
         batches = draw(average, points, batch_size=PICTURED, device=features.device)

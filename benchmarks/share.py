@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.scores import network, noise
 from benchmarks.train_step import session_on_noise, timed
-from ganctl import session
+from ganctl.progress import silent
 from ganctl.runtime import choose_device
 from ganctl.scores.comparison import compare, of_generator
 from ganctl.scores.features import BATCH
@@ -108,7 +108,7 @@ def measured(name: str, chosen: argparse.Namespace) -> Share:
     pixels, average = noise(BATCH, config.data.resolution), averaged(run.state)
     tasks = {
         "step": run.step,
-        "drawn": lambda: of_generator(average, BATCH, features, session.silent),
+        "drawn": lambda: of_generator(average, BATCH, features, silent),
         "real": lambda: features.of(pixels),
     }
     seconds: dict[str, list[float]] = {what: [] for what in tasks}

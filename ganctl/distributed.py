@@ -23,8 +23,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ganctl.errors import ConfigError
-from ganctl.meeting import Meeting, Progress
+from ganctl.meeting import Meeting
 from ganctl.processes import Place, launched, place
+from ganctl.progress import Progress
 
 Answer = TypeVar("Answer")
 Part = TypeVar("Part")

@@ -15,9 +15,9 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 from ganctl import errors
 from ganctl.errors import ConfigError, GanctlError, ProcessError, StoppedError
 from ganctl.processes import TIMEOUT, Place, restarts, timeout
+from ganctl.progress import Progress
 
 Answer = TypeVar("Answer")
-Progress = Callable[[int, int], None]  # done, of how many
 
 LONGEST_NAP = 0.05  # seconds between two looks for a word of another process
 FAREWELL = 5  # seconds that a process which fails gives the others to read why

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ganctl.data.packing import Progress
 from ganctl.distributed import check_shares, first_does
 from ganctl.errors import CheckpointError, ConfigError, shell_quoted
 from ganctl.models.swaps import Swaps
+from ganctl.progress import Progress, silent
 from ganctl.runtime import choose_device, choose_precision, fingerprint
-from ganctl.session import Session, assembled, located, new, silent
+from ganctl.session import Session, assembled, located, new
 from ganctl.settings import overrides, presets
 from ganctl.settings.config import Config, replace, value_of
 from ganctl.store import checkpoint

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ganctl.data.images import Images
-from ganctl.data.packing import Progress
 from ganctl.distributed import check_shares, first_does
 from ganctl.errors import (
     AlarmError,
@@ -23,6 +22,7 @@ from ganctl.errors import (
 )
 from ganctl.models.swaps import Swaps
 from ganctl.processes import launched
+from ganctl.progress import Progress, silent
 from ganctl.runtime import choose_device, choose_precision, prepare
 from ganctl.scores.features import settled as features_settled
 from ganctl.settings.config import Config, replace
@@ -41,10 +41,6 @@ from ganctl.training.step import train_step
 from ganctl.training.stopping import StopRequest
 
 log = logging.getLogger("ganctl")
-
-
-def silent(done: int, total: int) -> None:
-    """Progress that nobody is shown."""
 
 
 @dataclass

@@ -21,7 +21,7 @@ MOST_BODY = 60  # lines of a function from its first statement on, without docst
 # A room may import only from those above it; rooms in one line do not know each other. What starts
 # programs, `__init__` and `__main__`, may know everything.
 ROOMS = [
-    {"errors", "busy", "main_memory", "webpage"},
+    {"errors", "progress", "busy", "main_memory", "webpage"},
     {"cache"},
     {"runtime", "processes"},
     {"meeting"},

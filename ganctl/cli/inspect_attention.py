@@ -10,11 +10,11 @@ import typer
 
 from ganctl.cli.outputs import check_file, name_part, writing
 from ganctl.cli.points import (
-    MAX_IMAGES,
     Seed,
     Seeds,
     Source,
     check_choice,
+    check_number,
     choose_seeds,
     parse_classes,
     parse_network,
@@ -147,8 +147,7 @@ def _check_options(network: str, data: str | None, n: int, rows: int, out: Path 
     parse_network(network)
     if data is not None and network == "g":
         raise ConfigError("--data is for D, but --network is g", hint="leave one of them out")
-    if not 1 <= n <= MAX_IMAGES:
-        raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
+    check_number(n)
     if not 1 <= rows <= MAX_ROWS:
         raise ConfigError(f"--rows is {rows}, but it must be from 1 to {MAX_ROWS}")
     if out is not None and out.suffix.lower() != ".png":
@@ -171,7 +170,7 @@ def _real_images(where: str, saved: "Description", device: "torch.device") -> "B
     with show.ProgressBar("preparing images") as progress:
         source = open_source(config.data.source, config.data.resolution)
         names = opening.classes_for(config, source)
-        packed = opening.open_pixels(source, config, progress)
+        packed = opening.open_pixels(source, config.data.resolution, config.data.crop, progress)
     labels, classes = labels_of(source, packed, names), saved.data.classes
     unknown = [name for name in labels.classes if name not in classes]
     if unknown:

@@ -52,7 +52,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ConfigError(f"{option} {text!r} has a range that ends before it begins")
-        if last - first >= MAX_IMAGES:
+        if len(numbers) + last - first >= MAX_IMAGES:
             raise ConfigError(f"{option} {text!r} asks for more than {MAX_IMAGES:,} images")
         numbers += range(first, last + 1)
     return numbers
@@ -87,6 +87,18 @@ def parse_classes(text: str | None, names: Sequence[str]) -> list[int | None]:
     return chosen
 
 
+def check_number(n: int) -> None:
+    """ConfigError if so many images cannot be asked for."""
+    if not 1 <= n <= MAX_IMAGES:
+        raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
+
+
+def check_truncation(truncation: float | None) -> None:
+    """ConfigError if latents cannot be cut off there."""
+    if truncation is not None and not 0.01 <= truncation <= 10:
+        raise ConfigError(f"--truncation is {truncation}, but it must be from 0.01 to 10")
+
+
 def check_choice(seeds: str | None, seed: int | None, count: int | None) -> None:
     """ConfigError if seeds are named in a wrong way, or in two ways."""
     if seeds is None:
@@ -99,9 +111,11 @@ def check_choice(seeds: str | None, seed: int | None, count: int | None) -> None
 
 def choose_seeds(seeds: str | None, first: int, count: int) -> Sequence[int]:
     """The seeds that are named, or `count` from `first` on."""
-    numbers = parse_numbers(seeds, "--seeds") if seeds is not None else range(first, first + count)
-    if not 1 <= len(numbers) <= MAX_IMAGES:
-        raise ConfigError(f"-n is {count:,}, but it must be from 1 to {MAX_IMAGES:,}")
+    if seeds is None:
+        check_number(count)
+        numbers: Sequence[int] = range(first, first + count)
+    else:
+        numbers = parse_numbers(seeds, "--seeds")
     if min(numbers) < 0 or max(numbers) >= 2**62:
         raise ConfigError("seeds must be from 0 to 2^62")
     return numbers

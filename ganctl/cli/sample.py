@@ -12,13 +12,14 @@ import typer
 from ganctl.cli import launching
 from ganctl.cli.outputs import check_file, check_folder, name_part, writing
 from ganctl.cli.points import (
-    MAX_IMAGES,
     Raw,
     Seed,
     Seeds,
     Source,
     Truncation,
     check_choice,
+    check_number,
+    check_truncation,
     choose_seeds,
     parse_classes,
 )
@@ -197,11 +198,10 @@ def _check_options(
     batch_size: int,
 ) -> None:
     """ConfigError if an option has a value that it cannot have, or does not fit another."""
-    if n is not None and not 1 <= n <= MAX_IMAGES:
-        raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
+    if n is not None:
+        check_number(n)
     check_choice(seeds, seed, n)
-    if truncation is not None and not 0.01 <= truncation <= 10:
-        raise ConfigError(f"--truncation is {truncation}, but it must be from 0.01 to 10")
+    check_truncation(truncation)
     if not 1 <= batch_size <= 65536:
         raise ConfigError(f"--batch-size is {batch_size}, but it must be from 1 to 65536")
     if walk is not None and not 1 <= walk <= 1000:

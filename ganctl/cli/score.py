@@ -1,13 +1,12 @@
 """`ganctl score`."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ganctl.cli import launching
-from ganctl.cli.points import MAX_IMAGES, Raw, Source, Truncation
+from ganctl.cli.points import Raw, Source, Truncation, check_number, check_truncation
 from ganctl.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -95,10 +94,9 @@ def _check_options(
     truncation: float | None,
 ) -> None:
     """ConfigError if an option has a value that it cannot have, or does not fit another."""
-    if n is not None and not 1 <= n <= MAX_IMAGES:
-        raise ConfigError(f"-n is {n:,}, but it must be from 1 to {MAX_IMAGES:,}")
-    if truncation is not None and not 0.01 <= truncation <= 10:
-        raise ConfigError(f"--truncation is {truncation}, but it must be from 0.01 to 10")
+    if n is not None:
+        check_number(n)
+    check_truncation(truncation)
     if images is None:
         return
     if source is not None or every or raw or truncation is not None:
@@ -114,19 +112,17 @@ def _of_folders(images: str, data: str, n: int | None, features: "Features") -> 
     from dataclasses import replace
 
     from ganctl.cli.show import ProgressBar
-    from ganctl.data.packing import opened, pack
     from ganctl.data.sources import first_size, open_source
-    from ganctl.distributed import each_machine_does
     from ganctl.scores.comparison import RealImages, Report, Scored, compare
+    from ganctl.training.opening import open_pixels
 
     own_side = min(first_size(open_source(images, MOST_SIDE)))
     side = min(own_side, MOST_SIDE)
     with ProgressBar("preparing images") as progress:
-        packed = [
-            each_machine_does(partial(pack, *asked), progress) or opened(*asked)
-            for asked in ((open_source(where, side), side, None) for where in (images, data))
-        ]
-    fake, real_all = (each.images for each in packed)
+        fake, real_all = (
+            open_pixels(open_source(where, side), side, None, progress).images
+            for where in (images, data)
+        )
     count = n or min(len(fake), _default(len(real_all)))
     chosen = RealImages(fake, f"images of {images}", count)
     real = RealImages(real_all, f"images of {data}", count)
@@ -188,11 +184,11 @@ def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "
     from ganctl.store.contents import load_networks
     from ganctl.training import opening, places
 
-    _, saved = load_networks(path)
+    _, saved = load_networks(path)  # a damaged file is told before the images are prepared
     config = replace(saved.config, {"data.source": data}) if data else saved.config
     with ProgressBar("preparing images") as progress:
         source = opening.source_for(config, progress)
-        packed = opening.open_pixels(source, config, progress)
+        packed = opening.open_pixels(source, config.data.resolution, config.data.crop, progress)
     images = packed.images
     if packed.fingerprint != saved.data.fingerprint:
         if unseen:

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,13 +22,12 @@ from ganctl.data.chunks import Preparation, Skipped, decode_chunks
 from ganctl.data.sources import Source
 from ganctl.data.stored import ImageArray, StoredImages
 from ganctl.errors import DataError, StorageError
+from ganctl.progress import Progress
 from ganctl.store.durable import sync, write_text
 
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes them
 BUILDING = ".building-"  # a pack that is being built; host, process and a random part follow
 UNREADABLE_FILES, UNREADABLE_SHARE = 10, 0.1  # tolerated: the larger of the two
-
-Progress = Callable[[int, int], None]  # images done, of how many
 
 
 @dataclass(frozen=True)

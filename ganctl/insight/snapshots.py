@@ -1,6 +1,6 @@
 """What is known of the weights of whole checkpoints: ours, other programs', and a run's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,8 @@ from ganctl.insight.spectra import (
 )
 from ganctl.models import Discriminator, Generator, pieces
 from ganctl.models.bounds import Piece, product
+from ganctl.progress import Progress, silent
 from ganctl.store.contents import load_networks
-
-Progress = Callable[[int, int], None]  # is called with how many are done, and how many there are
 
 
 class Snapshot(NamedTuple):
@@ -94,17 +93,13 @@ def of_run(
     snapshots = []
     for number, path in enumerate(paths, 1):
         try:
-            found = of_checkpoint(path, names, averaged=averaged, as_maps=False, progress=_silent)
+            found = of_checkpoint(path, names, averaged=averaged, as_maps=False, progress=silent)
             snapshots.append(found)
         except CheckpointError:
             if path.exists() or path == paths[-1]:
                 raise
         progress(number, len(paths))
     return snapshots
-
-
-def _silent(done: int, total: int) -> None:
-    """Progress that nobody is shown."""
 
 
 def plain_values(snapshot: Snapshot) -> dict[str, Any]:

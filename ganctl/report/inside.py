@@ -1,6 +1,5 @@
 """What the newest checkpoint of a run shows: images, where attention looks, what weights do."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from ganctl.insight import attention_views, snapshots
 from ganctl.insight.attention_maps import Figures
 from ganctl.insight.attention_sheet import attention_sheet
 from ganctl.insight.snapshots import Snapshot
+from ganctl.progress import Progress
 from ganctl.sampling.draw import classes_in_turn, draw
 from ganctl.sampling.interpolate import interpolate
 from ganctl.sampling.pictures import grid
@@ -21,8 +21,6 @@ from ganctl.store.contents import load_networks
 WAY_SEEDS, WAY_STEPS = 5, 8  # an interpolation: four ways of eight images
 WATCHED, WATCHED_ROWS = 16, 3  # images that attention is measured on, and drawn with
 MAPS_UP_TO = 1_000_000  # weights of a network whose convolutions are also bounded as maps
-
-Progress = Callable[[int, int], None]
 
 
 class Inside(NamedTuple):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ganctl.distributed import first_does, in_turns
 from ganctl.errors import ConfigError
-from ganctl.meeting import Progress
 from ganctl.models import Generator, fold, swaps
+from ganctl.models.swaps import Swaps
+from ganctl.progress import Progress
 from ganctl.runtime import Precision, autocast, random_stream, upload
 from ganctl.sampling.pictures import PICTURES, enlarged, grid, png, save_picture, save_png, to_uint8
 from ganctl.store.durable import replacing
@@ -109,12 +110,12 @@ def in_shares(
     Several processes take the batches in turns, and the first one gets all, the others none;
     `progress` is told how many batches are done.
     """
-    # What is faster is measured once a machine: by the first process, for all.
-    first_does(lambda: list(swaps.choose(device, precision, generator)))
+    # The first process chooses, as what is faster is measured, and all must compute alike.
+    used = Swaps(*first_does(lambda: list(swaps.choose(device, precision, generator))))
 
     def work(own: Sequence[Sequence[Point]]) -> Iterator[np.ndarray]:
         given = drawn(
-            generator, [point for batch in own for point in batch], batch_size=batch_size,
+            generator, [point for batch in own for point in batch], used, batch_size=batch_size,
             truncation=truncation, device=device, precision=precision,
         )  # fmt: skip
         return starmap(make, given)
@@ -127,6 +128,7 @@ def in_shares(
 def drawn(
     generator: Generator,
     points: Sequence[Point],
+    used: Swaps,
     *,
     batch_size: int,
     truncation: float | None = None,
@@ -135,11 +137,11 @@ def drawn(
 ) -> Iterator[tuple[Sequence[Point], Tensor]]:
     """The points of each batch, and their images (batch_size, 3, R, R) in [-1, 1] on the device.
 
-    Every batch has the same shape, the last one padded: on the CPU an image then has the same bits
-    at any position.
+    The generator computes with `used`. Every batch has the same shape, the last one padded: on the
+    CPU an image then has the same bits at any position.
     """
     network = fold(generator).to(device)
-    swaps.apply(swaps.choose(device, precision, network), network)
+    swaps.apply(used, network)
     for start in range(0, len(points), batch_size):
         wanted = points[start : start + batch_size]
         padded = [*wanted, *[wanted[-1]] * (batch_size - len(wanted))]

@@ -12,6 +12,7 @@ from ganctl.data.stored import ImageArray
 from ganctl.distributed import first_does
 from ganctl.errors import CheckpointError, ConfigError
 from ganctl.models import Generator
+from ganctl.progress import Progress
 from ganctl.runtime import random_stream
 from ganctl.sampling.draw import Point, classes_in_turn, in_shares
 from ganctl.sampling.pictures import to_uint8
@@ -19,7 +20,7 @@ from ganctl.scores import kid, prdc, statistics
 from ganctl.scores.features import BATCH, Features
 from ganctl.scores.frechet import frechet_distance
 from ganctl.scores.protocol import Protocol
-from ganctl.scores.statistics import Progress, Statistics
+from ganctl.scores.statistics import Statistics
 
 TRAINING, HELD_OUT = "training images", "images held out"  # which of a run's, in words
 LEAST = max(kid.LEAST, prdc.LEAST)  # images of each kind

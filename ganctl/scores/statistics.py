@@ -6,7 +6,7 @@ It is written and read as a checkpoint is, so it is whole or measured anew.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ganctl.cache import cache_folder
 from ganctl.data.stored import ImageArray
 from ganctl.distributed import all_do, first_does, in_turns, is_first
 from ganctl.errors import CheckpointError, DataError, StorageError
+from ganctl.progress import Progress
 from ganctl.scores.features import BATCH, Features
 from ganctl.scores.frechet import Gaussian, Moments
 from ganctl.scores.protocol import KEPT
@@ -25,7 +26,6 @@ from ganctl.store import checkpoint
 
 VERSION = 1  # of what is in a file: raise it when the same images give other figures
 
-Progress = Callable[[int, int], None]  # images done, of how many
 log = logging.getLogger("ganctl")
 
 

@@ -7,10 +7,11 @@ from ganctl.data import held_out
 from ganctl.data.duplicates import groups_of_equal
 from ganctl.data.images import Images
 from ganctl.data.labels import class_names, labels_of
-from ganctl.data.packing import PackedImages, Progress, opened, pack
+from ganctl.data.packing import PackedImages, opened, pack
 from ganctl.data.sources import Source, fetch, open_source
 from ganctl.distributed import each_machine_does, size
 from ganctl.errors import DataError
+from ganctl.progress import Progress
 from ganctl.settings.config import Config
 from ganctl.training.memory import memory_for_images
 
@@ -24,7 +25,7 @@ def open_images(config: Config, progress: Progress) -> Images:
     """The images that `config` names, their classes, and which of them are held out."""
     source = source_for(config, progress)
     names = classes_for(config, source)  # mistakes come before all the work
-    packed = open_pixels(source, config, progress)
+    packed = open_pixels(source, config.data.resolution, config.data.crop, progress)
     labels = labels_of(source, packed, names)
     data, n = config.data, len(packed.images)
     chosen = held_out.draw(data.held_out, n, config.train.seed, packed.fingerprint, labels.numbers)
@@ -43,9 +44,11 @@ def source_for(config: Config, progress: Progress) -> Source:
     return open_source(config.data.source, config.data.resolution)
 
 
-def open_pixels(source: Source, config: Config, progress: Progress) -> PackedImages:
+def open_pixels(
+    source: Source, resolution: int, crop: int | None, progress: Progress
+) -> PackedImages:
     """The images of `source`, prepared now or before, with a word on those left out."""
-    asked = source, config.data.resolution, config.data.crop
+    asked = source, resolution, crop
     with memory_for_images():
         packed = each_machine_does(partial(pack, *asked), progress) or opened(*asked)
     if packed.skipped:

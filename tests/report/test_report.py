@@ -11,8 +11,9 @@ from PIL import Image
 
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
+from ganctl.progress import Progress
 from ganctl.report import account, document, inside, pictures, scores
-from ganctl.report.inside import Inside, Progress
+from ganctl.report.inside import Inside
 from ganctl.store import runs
 from tests.browser import Browser
 from tests.cli.test_cli import TINY, tree

@@ -68,6 +68,21 @@ def test_winograds_convolution_moves_no_pixel_by_more_than_one_level(
     assert convolved
 
 
+def test_every_process_draws_with_what_the_first_one_chose(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another kind of processor this one would choose otherwise, and its images have other bits.
+
+    The first process's word is stood in for.
+    """
+    told = ["plain", "chunked", "own backward"]
+    used = []
+    monkeypatch.setattr(drawing, "first_does", lambda task: told)
+    monkeypatch.setattr(swaps, "apply", lambda chosen, network: used.append(chosen))
+    draw(range(2))
+    assert used == [swaps.Swaps(*told)]
+
+
 def test_every_batch_has_the_same_shape(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels chosen by shape could give other bits for a shorter last batch."""
     seen = []
