@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import ganctl
+from ganctl import session
 from ganctl.cli.app import main
 from ganctl.settings.config import Config
 from tests.cli.test_cli import TINY
@@ -51,9 +52,9 @@ def test_a_conditional_model_is_given_labels_and_no_other_is(clothes: Path, phot
 def test_a_session_takes_steps_and_writes_nothing(
     photos: Path, tiny: Callable[..., Config]
 ) -> None:
-    session = ganctl.new(tiny(data__source=str(photos)), "cpu")
-    losses = [session.step().d.loss.item() for _ in range(3)]
-    assert session.state.step == 3
+    begun = ganctl.new(tiny(data__source=str(photos)), "cpu")
+    losses = [begun.step().d.loss.item() for _ in range(3)]
+    assert begun.state.step == 3
     assert len(set(losses)) == 3
     assert not list(Path.cwd().iterdir())
 
@@ -64,3 +65,11 @@ def test_importing_ganctl_imports_no_torch_and_unknown_names_are_errors() -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False False <function load")
+
+
+def test_a_file_of_features_is_found_from_any_folder(tiny: Callable[..., Config]) -> None:
+    Path("weights.pt").write_bytes(b"")
+    config = tiny(score__every=2, score__features="weights.pt")
+    assert session.located(config).score.features == str(Path("weights.pt").resolve())
+    unscored = tiny(score__every=0, score__features="weights.pt")
+    assert session.located(unscored).score.features == "weights.pt"

@@ -183,6 +183,20 @@ def test_real_images_have_the_numbers_of_the_checkpoints_classes(
     assert sorted(torch.cat(given).tolist()) == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
+@pytest.mark.usefixtures("here")
+def test_an_image_is_enough_though_the_run_was_augmented() -> None:
+    """A run with adaptive augmentation needs some to hold out; a look at D does not."""
+    Path("many").mkdir()
+    for number in range(64):
+        draw_face(number, 32).save(f"many/{number}.png")
+    options = ["--set", "augment.policy=[colour]", "--run", "augmented"]
+    assert main(["train", "--data", "many", *TINY, *options]) == 0
+    for path in sorted(Path("clothes/boot").iterdir())[1:]:
+        path.unlink()
+    look = ["inspect-attention", "augmented", "--network", "d", "--data", "clothes/boot"]
+    assert main(look) == 0
+
+
 MISTAKES = [
     (["run", "--query", "5"], 2, "--query '5' is not x,y", "--query 12,20"),
     (["run", "--query", "32,3"], 2, "--query 32,3 is outside of the images of 32 x 32 pixels", "0 to 31"),

@@ -325,6 +325,17 @@ def test_a_card_has_the_scores_of_its_step_and_hostile_names_as_text(
     assert all(line.count("|") == 3 for line in card.splitlines() if line.startswith("| "))
 
 
+@pytest.mark.parametrize("name", ["best.pt", "checkpoints/step-000000002.pt"])
+def test_a_card_has_the_scores_of_the_run_up_to_its_checkpoint(run: Path, name: str) -> None:
+    """Also of best.pt, which lies in the run's folder itself."""
+    (run / "best.pt").write_bytes((run / "checkpoints/step-000000002.pt").read_bytes())
+    rows = [{"step": 1, "score_fd": 77.5}, {"step": 2, "d_loss": 1.0}, {"step": 3, "score_fd": 5.5}]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert main(["export", str(run / name), "--to", "hub", "--out", "x"]) == 0
+    card = Path("x/README.md").read_text()
+    assert "77.5" in card and "step 1" in card and "5.5 " not in card.replace("77.5", "")
+
+
 def test_options_that_do_not_fit_are_refused_before_anything_is_read(capsys: Capture) -> None:
     Path("x.onnx").write_text("")
     for options, message in {

@@ -22,8 +22,9 @@ from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
 from ganctl.errors import ConfigError, DataError, OutOfMemoryError, StoppedError
 from ganctl.processes import NEEDED
+from ganctl.progress import silent
 from ganctl.settings import presets
-from ganctl.settings.config import replace
+from ganctl.settings.config import Config, replace
 from ganctl.settings.strict_yaml import Value
 from ganctl.store import checkpoint, runs
 from ganctl.training import loop, opening, saving
@@ -296,6 +297,18 @@ def test_images_are_prepared_once_a_machine_and_the_first_shows_how_far_all_are(
     assert (first, second) == (0, 1)
     assert "(3, 4)" in seen
     assert together(2, distributed.each_machine_does, _alone, None) == [0, None]
+
+
+def downloaded(config: Config) -> int:
+    """The number of images, of a data set that a process downloads by leaving its number."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "fetch", lambda _: Path(f"by.{distributed.rank()}").touch())
+        return len(opening.source_for(config, silent))
+
+
+def test_a_data_set_is_downloaded_once_a_machine(tiny: Callable[..., Config]) -> None:
+    assert len(set(together(2, downloaded, tiny()))) == 1
+    assert sorted(path.name for path in Path().glob("by.*")) == ["by.0"]
 
 
 def _alone(_: object) -> int:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ganctl import distributed
 from ganctl.settings.config import Config
 from ganctl.store.contents import tensors_in
-from ganctl.training import inputs, state
+from ganctl.training import inputs, memorising, state
+from ganctl.training.memorising import TrialScores
 from ganctl.training.step import train_step
 
 STEPS = 10
@@ -95,3 +96,24 @@ def test_the_same_number_of_processes_gives_the_same_bytes(
     assert len(others) == 3
     for other in others:
         assert all(torch.equal(other[name], first[name]) for name in first)
+
+
+def steered(config: Config) -> float:
+    """p after processes that see D memorise in the first one alone."""
+    current = state.create(config, torch.device("cpu"))
+    assert current.augment_p is not None
+    current.augment_p.fill_(0.5)
+    high, low = torch.tensor([1.0, 2.0]), torch.tensor([-2.0, -1.0])
+    found = TrialScores(high, low if distributed.is_first() else high, low)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memorising, "scores_of", lambda *_: found)
+        memorising.steer(current, None, config)  # type: ignore[arg-type]
+    return current.augment_p.item()
+
+
+def test_processes_that_disagree_on_memorising_take_the_mean(
+    tiny: Callable[..., Config],
+) -> None:
+    """Else they would augment with different probabilities from then on."""
+    config = tiny(augment__policy=["colour"], augment__probability="adaptive")
+    assert together(2, steered, config) == [0.5, 0.5]
