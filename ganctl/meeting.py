@@ -1,6 +1,7 @@
 """How the processes of a run meet, tell each other words, and notice that one is missing."""
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -50,11 +51,12 @@ class Meeting:
             everyones, _, _ = next(iter(rendezvous("env://", timeout=limit)))
             # torchrun's store outlives the processes that it starts anew, and keeps their words.
             store = PrefixStore(f"start/{restarts()[0]}", everyones)
-            dist.init_process_group(
-                "nccl" if gpu else "gloo", store=PrefixStore("groups", store),
-                rank=place.rank, world_size=place.size, timeout=limit + extra, device_id=gpu,
-            )  # fmt: skip
-            control = dist.new_group(backend="gloo", timeout=limit)
+            with _results_kept_clean():
+                dist.init_process_group(
+                    "nccl" if gpu else "gloo", store=PrefixStore("groups", store),
+                    rank=place.rank, world_size=place.size, timeout=limit + extra, device_id=gpu,
+                )  # fmt: skip
+                control = dist.new_group(backend="gloo", timeout=limit)
         except (RuntimeError, ValueError) as error:
             raise _not_met(place, error) from error
         assert isinstance(control, dist.ProcessGroup)
@@ -217,6 +219,22 @@ class Meeting:
 
     def _names(self, ranks: list[int], junction: str = "and") -> str:
         return f" {junction} ".join(self.store.get(f"name/{rank}").decode() for rank in ranks)
+
+
+@contextmanager
+def _results_kept_clean() -> Iterator[None]:
+    """What libraries print meanwhile goes to standard error: gloo of torch 2.10 says who met."""
+    try:
+        out = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed, so nothing is mixed up
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.dup2(out, 1)
+        os.close(out)
 
 
 def _said(error: BaseException, place: Place) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def finite_statistics(state: TrainState) -> Iterator[None]:
         yield
         return
     statistics = ema.statistics(state.generator)
-    before = torch._foreach_clone(statistics)
+    before = [each.clone() for each in statistics]
     yield
     for now, old in zip(statistics, before, strict=True):
         now.copy_(torch.where(now.isfinite().all(), now, old))
