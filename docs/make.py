@@ -52,7 +52,7 @@ POINT_AT_AN_EYE = """(() => { const image = document.getElementById('image');
 # What docs/images.md shows, beside the commands.
 CLOTHES = "--preset sngan-cifar10-cond --set model.width=32 --batch-size 32 --steps 3100"
 DRAW_CLOTHES = "-n 100"
-HEADS = "--steps 1000"
+HEADS = "--steps 2000"
 AUGMENTED = "--set 'augment.policy=[colour,translation,cutout]' --set augment.probability=adaptive"
 MEMORISING = ("step", "alarms", "memorising_auc", "augment_p")  # figures of metrics.jsonl
 

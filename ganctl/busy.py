@@ -29,7 +29,7 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> str | None:
     """
     if "torch" in sys.modules:
         return None
-    taken, cores = taken_by_others(), len(_own_cores())
+    taken, cores = taken_by_others(), len(own_cores())
     if taken is None or taken < BUSY:
         return None
     if not any(name in environment for name in CHOSEN_ALREADY):
@@ -74,13 +74,14 @@ def _times() -> dict[int, tuple[int, int]]:
     found = {}
     for line in lines:
         name, *values = line.split()
-        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in _own_cores():
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in own_cores():
             ticks = [int(value) for value in values[:8]]  # what guests take is in them already
             found[int(name[3:])] = (ticks[3] + ticks[4], sum(ticks))  # idle, and waiting for a disk
     return found
 
 
-def _own_cores() -> set[int]:
+def own_cores() -> set[int]:
+    """The numbers of the cores that this process may use, which a scheduler may have made few."""
     try:
         return set(os.sched_getaffinity(0))
     except AttributeError:  # macOS

@@ -86,6 +86,8 @@ class Meeting:
         started_at = time.monotonic()
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise  # this process's own
         except RuntimeError as error:
             raise self._why(time.monotonic() - started_at) from error
 

@@ -18,7 +18,7 @@ def test_busy_cores_by_hand() -> None:
     assert busy.busy_cores(before, after) == pytest.approx(0 + 0.5 + 1 + 0)
 
 
-def test_times_are_read_of_our_own_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_read_of_ourown_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """user nice system idle iowait irq softirq steal guest guest_nice"""
     stat = tmp_path / "stat"
     stat.write_text(
@@ -26,7 +26,7 @@ def test_times_are_read_of_our_own_cores(tmp_path: Path, monkeypatch: pytest.Mon
         "cpu2 1 1 1 1 1 1 1 1 0 0\nintr 5\n"
     )
     monkeypatch.setattr(busy, "STAT", stat)
-    monkeypatch.setattr(busy, "_own_cores", lambda: {0, 2})
+    monkeypatch.setattr(busy, "own_cores", lambda: {0, 2})
     assert busy._times() == {0: (450, 531), 2: (2, 8)}
     monkeypatch.setattr(busy, "STAT", tmp_path / "none")
     assert busy.taken_by_others() is None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ganctl.store.runs import Run
 
 MOST_RUNS, MOST_SEEDS = 12, 64
+MOST_LETTERS = 24  # of a setting, such as a path, whose end tells it from others
 
 
 def compare(
@@ -74,7 +75,7 @@ def _print(outlines: Sequence["Outline"]) -> None:
 
     table = show.table("", ("", *(show.plain(each.name) for each in outlines)))
     for name, values in differing(outlines):
-        table.add_row(name, *(show.plain(value) for value in values))
+        table.add_row(name, *(show.tail(show.plain(value), MOST_LETTERS) for value in values))
     table.add_section()
     table.add_row("steps", *(f"{each.step:,}" for each in outlines))
     table.add_row("images seen", *(f"{each.images:,}" for each in outlines))

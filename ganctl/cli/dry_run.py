@@ -67,7 +67,11 @@ def measure(config: Config, device_name: str) -> dict[str, Any]:
     with memory_for_images():
         packed = decode_some(source, data.resolution, data.crop, optim.batch_size)
     images = Images(packed, labels_of(source, packed, names))
-    for oddity in (*oddities.few(len(source), config), *oddities.sizes(source, config)):
+    for oddity in (
+        *oddities.few(len(source), config),
+        *oddities.other_pictures(source),
+        *oddities.sizes(source, config),
+    ):
         show.note(f"warning: {oddity}")
     tried = session.new(config, device_name, images)
     seconds, spread = _seconds_a_step(tried)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from ganctl.busy import own_cores
 from ganctl.cli import show
 from ganctl.errors import ConfigError, ProcessError
 from ganctl.processes import launched, place
@@ -85,7 +86,7 @@ class Crew:
                 signal.signal(number, handler)
 
     def _start(self, rank: int, port: int) -> "subprocess.Popen[bytes]":
-        threads = max(1, (os.cpu_count() or 1) // self._count)
+        threads = max(1, len(own_cores()) // self._count)
         environment = {
             "OMP_NUM_THREADS": str(threads), **os.environ, "RANK": str(rank),
             "WORLD_SIZE": str(self._count), "LOCAL_RANK": str(rank),

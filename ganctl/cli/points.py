@@ -117,5 +117,7 @@ def choose_seeds(seeds: str | None, first: int, count: int) -> Sequence[int]:
     else:
         numbers = parse_numbers(seeds, "--seeds")
     if min(numbers) < 0 or max(numbers) >= 2**62:
-        raise ConfigError("seeds must be from 0 to 2^62")
+        odd = next(number for number in numbers if not 0 <= number < 2**62)
+        option = "--seed" if seeds is None else "--seeds"
+        raise ConfigError(f"{option} has {odd}, but seeds are from 0 to 2^62 - 1")
     return numbers

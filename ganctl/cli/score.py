@@ -7,7 +7,7 @@ import typer
 
 from ganctl.cli import launching
 from ganctl.cli.points import Raw, Source, Truncation, check_number, check_truncation
-from ganctl.errors import CheckpointError, ConfigError
+from ganctl.errors import CheckpointError, ConfigError, shell_quoted
 
 if TYPE_CHECKING:
     from ganctl.scores.comparison import Floor, RealImages, Report
@@ -102,6 +102,9 @@ def _check_options(
     if source is not None or every or raw or truncation is not None:
         hint = "leave out the checkpoint or run, --held-out, --all, --raw and --truncation"
         raise ConfigError("--images compares images, not a checkpoint", hint)
+    if (Path(images) / "run.json").is_file():
+        hint = f"`ganctl score {shell_quoted(images)}` scores it; --data says against what"
+        raise ConfigError(f"{images} is a run, not a folder of generated images", hint)
     if data is None:
         hint = f"for example: ganctl score --images {images} --data photos/"
         raise ConfigError("--images needs --data: the real images to compare with", hint)
@@ -112,17 +115,20 @@ def _of_folders(images: str, data: str, n: int | None, features: "Features") -> 
     from dataclasses import replace
 
     from ganctl.cli.show import ProgressBar
-    from ganctl.data.sources import first_size, open_source
-    from ganctl.scores.comparison import RealImages, Report, Scored, compare
-    from ganctl.training.opening import open_pixels
+    from ganctl.data.sources import first_size
+    from ganctl.scores.comparison import LEAST, RealImages, Report, Scored, compare
+    from ganctl.scores.statistics import check_count
+    from ganctl.training.opening import open_pixels, source_for
 
-    own_side = min(first_size(open_source(images, MOST_SIDE)))
-    side = min(own_side, MOST_SIDE)
     with ProgressBar("preparing images") as progress:
+        own_side = min(first_size(source_for(images, MOST_SIDE, progress)))
+        side = min(own_side, MOST_SIDE)
         fake, real_all = (
-            open_pixels(open_source(where, side), side, None, progress).images
+            open_pixels(source_for(where, side, progress), side, None, progress).images
             for where in (images, data)
         )
+    for where, found in ((images, fake), (data, real_all)):
+        check_count(len(found), LEAST, f"images of {where}")
     count = n or min(len(fake), _default(len(real_all)))
     chosen = RealImages(fake, f"images of {images}", count)
     real = RealImages(real_all, f"images of {data}", count)
@@ -187,7 +193,7 @@ def _real_images(path: Path, data: str | None, n: int | None, unseen: bool) -> "
     _, saved = load_networks(path)  # a damaged file is told before the images are prepared
     config = replace(saved.config, {"data.source": data}) if data else saved.config
     with ProgressBar("preparing images") as progress:
-        source = opening.source_for(config, progress)
+        source = opening.source_for(config.data.source, config.data.resolution, progress)
         packed = opening.open_pixels(source, config.data.resolution, config.data.crop, progress)
     images = packed.images
     if packed.fingerprint != saved.data.fingerprint:

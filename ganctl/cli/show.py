@@ -20,6 +20,7 @@ from rich.table import Table
 from ganctl.cli.streams import stderr, stdout
 
 WIDE = 180  # columns of tables in a pipe or a file
+NAME_WIDTH = 16  # letters of a table's first column that a narrow terminal leaves it
 MINUTE = 60  # seconds between two lines about work in a pipe
 
 
@@ -59,6 +60,11 @@ def result_json(value: object) -> None:
     result_text(json.dumps(value, indent=2) + "\n")
 
 
+def tail(text: str, most: int) -> str:
+    """`text`, or its end after an ellipsis if it has more than `most` letters."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
 class ProgressBar:
     """A bar in a terminal, for work that counts to a known total.
 
@@ -95,7 +101,10 @@ class ProgressBar:
 
 
 def table(title: str, names: Sequence[str]) -> Table:
-    """Without rows; the first column is what a row is about, and gives way in a narrow terminal."""
+    """Without rows; the first column is what a row is about, and gives way in a narrow terminal.
+
+    Only to NAME_WIDTH: see `result_table`.
+    """
     made = Table(
         title=plain(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
         collapse_padding=True,
@@ -104,7 +113,7 @@ def table(title: str, names: Sequence[str]) -> Table:
         if number:
             made.add_column(name, justify="right", no_wrap=True)
         else:
-            made.add_column(name, overflow="fold", min_width=16)
+            made.add_column(name, overflow="fold", min_width=NAME_WIDTH)
     return made
 
 
@@ -116,8 +125,13 @@ def fits(made: Table) -> bool:
 
 
 def result_table(made: Table) -> None:
-    """A table on stdout."""
-    _tables().print(made)
+    """A table on stdout; wider than the terminal rather than with a figure or a name cut off."""
+    shown_in = _tables()
+    endless = shown_in.options.update_width(10_000)
+    names = max(shown_in.measure(cell).maximum for cell in made.columns[0].cells)
+    least = shown_in.measure(made, options=endless).maximum - max(0, names - NAME_WIDTH)
+    shown_in.width = max(shown_in.width, least)
+    shown_in.print(made)
 
 
 def _tables() -> Console:

@@ -27,8 +27,11 @@ def print_layers(snapshot: Snapshot, top_k: int | None) -> None:
     for name, chain in snapshot.chains.items():
         unbounded = [piece.name for piece in chain if piece.bound is None]
         factors = " x ".join(f"{p.bound:.3g} ({p.name})" for p in chain if p.bound is not None)
-        without = f", without what has no bound ({', '.join(unbounded)})" if unbounded else ""
-        show.result(f"{name.upper()} stretches by at most {product(chain):.3g}{without}: {factors}")
+        what = f"{name.upper()} stretches by at most"
+        if unbounded:  # so of the whole there is none
+            left_out = ", ".join(unbounded)
+            what = f"Without what has no bound ({left_out}) {name.upper()} would stretch by at most"
+        show.result(f"{what} {product(chain):.3g}: {factors}")
         found = ", as two inputs show that gradient ascent found"
         show.result(f"{name.upper()} stretches by at least {snapshot.lower[name]:.3g}{found}")
 

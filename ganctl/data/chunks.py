@@ -4,7 +4,6 @@ Every image has its place in the file, so that processes may finish their chunks
 """
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -19,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ganctl.busy import own_cores
 from ganctl.data.decoding import fit
 from ganctl.data.sources import ArraySource, Source
 from ganctl.errors import DataError
@@ -75,7 +75,7 @@ def decode_chunks(preparation: Preparation, pixels: Path) -> Generator[Chunk, No
     """
     total = len(preparation.source)
     chunks = [range(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
-    workers = min(os.cpu_count() or 1, len(chunks))
+    workers = min(len(own_cores()), len(chunks))
     in_memory = isinstance(preparation.source, ArraySource)  # costs more to send than to prepare
     if workers == 1 or total <= ALONE or in_memory:
         for chunk in chunks:

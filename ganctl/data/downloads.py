@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +57,6 @@ def _download(fetch: Callable[[], Downloaded], title: str, hint: str) -> Downloa
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return fetch()
-    except (OSError, RuntimeError, ImportError, ValueError) as error:
+    except (OSError, RuntimeError, ImportError, ValueError, HTTPException) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise DataError(f"{title} could not be downloaded: {reason}", hint) from error

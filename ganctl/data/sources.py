@@ -8,7 +8,7 @@ import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,7 @@ from ganctl.errors import DataError
 
 NAMED = ("faces", "celeba", "cifar10")
 N_FACES = 20_000
+OTHER_PICTURES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif")  # which are not read
 MAX_MEMBER_BYTES = 256 * 1024**2
 MAX_RATIO = 200  # of a zip member's size to its compressed size; images hardly compress
 
@@ -103,6 +104,7 @@ class FolderSource:
         self.files = [file for file in files if _is_image(file[0])]
         if not self.files:
             raise _no_images(str(folder), [name for name, _, _ in files])
+        self.others = _kinds(name for name, _, _ in files if not _is_image(name))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -137,6 +139,7 @@ class ZipSource:
             for member in members
             if _is_image(member.filename) and not member.is_dir()
         )
+        self.others = _kinds(m.filename for m in members if not _is_image(m.filename))
         for member in members:
             _check_member(member, path)
         repeated = [n for n, count in Counter(m.filename for m in members).items() if count > 1]
@@ -252,13 +255,20 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _no_images(where: str, names: list[str]) -> DataError:
-    suffixes = Counter(PurePosixPath(name).suffix or "no suffix" for name in names)
+    suffixes, looked_for = _kinds(names), " ".join(SUFFIXES)
     found = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(4))
-    looked_for = " ".join(SUFFIXES)
+    hint = "give the folder or zip that holds the images, at any depth"
+    if pictures := [suffix for suffix in suffixes if suffix in OTHER_PICTURES]:
+        hint = f"convert the {' and '.join(pictures)} files to PNG or JPEG"
     return DataError(
         f"there are no images in {where} (looked for {looked_for}; found {found or 'no files'})",
-        hint="give the folder or zip that holds the images, at any depth",
+        hint,
     )
+
+
+def _kinds(names: Iterable[str]) -> Counter[str]:
+    """How many files there are of each suffix, in small letters."""
+    return Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
 
 
 def _digest(lines: Iterator[str] | list[str]) -> str:

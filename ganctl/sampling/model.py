@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganctl.models import Discriminator, Generator, fold
 from ganctl.models.spectral import normalized
-from ganctl.runtime import choose_device, upload
+from ganctl.runtime import choose_device, upload, without_tf32
 from ganctl.sampling.draw import latents
 from ganctl.settings.config import Config
 from ganctl.store import runs
@@ -46,7 +46,8 @@ class Model(NamedTuple):
         given = [latents(self.generator.latent_dim, seeds, truncation)]
         if labels is not None:
             given.append(torch.tensor(labels))
-        images: Tensor = fold(self.generator)(*(upload(part, self.device) for part in given))
+        with without_tf32():
+            images: Tensor = fold(self.generator)(*(upload(part, self.device) for part in given))
         return images
 
     @torch.no_grad()
@@ -57,7 +58,7 @@ class Model(NamedTuple):
         """
         if self.discriminator is None:
             raise ValueError("this model has no discriminator: it is of an exported generator")
-        with normalized(self.discriminator):
+        with normalized(self.discriminator), without_tf32():
             scores: Tensor = self.discriminator(images, labels)
         return scores
 

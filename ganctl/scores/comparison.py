@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganctl.data.stored import ImageArray
 from ganctl.distributed import first_does
-from ganctl.errors import CheckpointError, ConfigError
+from ganctl.errors import CheckpointError, ConfigError, DataError
 from ganctl.models import Generator
 from ganctl.progress import Progress
 from ganctl.runtime import random_stream
@@ -75,8 +75,11 @@ def compare(real: Statistics | None, fake: Statistics | None) -> Scores:
 
 def _compared(real: Statistics | None, fake: Statistics | None) -> list[float]:
     assert real is not None and fake is not None
-    distance = frechet_distance(real.gaussian, fake.gaussian)
-    return [distance, *kid.kid(real.kept, fake.kept), *prdc.prdc(real.kept, fake.kept)]
+    try:
+        distance = frechet_distance(real.gaussian, fake.gaussian)
+        return [distance, *kid.kid(real.kept, fake.kept), *prdc.prdc(real.kept, fake.kept)]
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise DataError("these images' distance cannot be computed: no eigenvalues") from error
 
 
 class RealImages:
@@ -92,7 +95,11 @@ class RealImages:
         numbers = np.arange(len(images)) if numbers is None else numbers
         total = len(numbers)
         statistics.check_count(total, LEAST, which)
-        statistics.check_count(count, LEAST, which)
+        if count < LEAST:
+            raise ConfigError(
+                f"{count:,} images were asked for, but scores need {LEAST} of each kind or more",
+                "and thousands, for figures that tell generators apart",
+            )
         if count > total:
             raise ConfigError(
                 f"{count:,} images were asked for, but there are only {total:,} ({which})",

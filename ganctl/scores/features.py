@@ -10,6 +10,7 @@ import io
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def _inception(path: Path, device: torch.device) -> Features:
 
 def _need_torch_fidelity() -> None:
     if importlib.util.find_spec("torch_fidelity") is None:
-        hint = "pip install torch-fidelity; or use the features lite0, which are no FID"
+        hint = "pip install torch-fidelity; or use lite0, which is no FID: --features lite0, or"
+        hint += " --set score.features=lite0 for a run"
         raise ConfigError("FID needs torch-fidelity, which is not installed", hint)
 
 
@@ -132,7 +134,7 @@ def _downloaded() -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), INCEPTION_DIGEST, progress=False)
-    except (OSError, RuntimeError) as error:  # RuntimeError: another digest
+    except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: another digest
         hint = (
             f"download {INCEPTION_URL} elsewhere, and put it at {shell_quoted(path)} or name the"
             " file as the features"

@@ -33,6 +33,17 @@ def publish(folder: Path, path: Path, run_id: str) -> None:
     sync(folder)
 
 
+def set_aside_after(folder: Path, step: int, run_id: str) -> None:
+    """Rename best.pt to .abandoned if it is of a later step than `step`, to which a run went back.
+
+    One that tells no step is left, and gives way to the next score.
+    """
+    score = score_of(folder / NAME, run_id)
+    if score is not None and score["step"] > step:
+        (folder / NAME).rename((folder / NAME).with_suffix(".abandoned"))
+        sync(folder)
+
+
 def score_of(path: Path, run_id: str) -> dict[str, Any] | None:
     """What the checkpoint `path` of a run says it scored; None if it says nothing usable."""
     if not path.exists():

@@ -98,3 +98,10 @@ def sweep(folder: Path, owner: str) -> None:
         mode = path.lstat().st_mode
         if name.fullmatch(path.name) and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             path.unlink(missing_ok=True)
+
+
+def lead(link: Path, target: Path, owner: str) -> None:
+    """Make `link` a symbolic one to `target`, which is below its folder, in one moment."""
+    temporary = place_beside(link, owner)
+    temporary.symlink_to(target.relative_to(link.parent))
+    temporary.replace(link)

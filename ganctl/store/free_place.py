@@ -9,13 +9,12 @@ from ganctl.store import identity
 
 def check(folder: Path | None) -> None:
     """An error unless `folder` is free for a new run, and can be; None always is."""
+    if folder is None:
+        return
     try:
-        if folder is None:
-            return
-        if folder.lstat():
-            folder.stat()  # a link to nothing is no place for a run either
+        folder.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        if folder is not None and folder.is_symlink():
+        if folder.is_symlink():
             raise StorageError(f"cannot write to {folder}: it is a link to nothing") from error
         return
     except OSError as error:

@@ -75,8 +75,8 @@ class Journal:
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error.strerror or error)
 
-    def last_row(self, having: str = "step") -> Row | None:
-        """The newest row of metrics.jsonl with that figure, if it is near the end of the file."""
+    def last_row(self) -> Row | None:
+        """The newest row of metrics.jsonl; of a file of any size only its end is read."""
         try:
             descriptor = open_regular(self.folder / "metrics.jsonl", os.O_RDONLY)
             with os.fdopen(descriptor, "rb") as file:
@@ -84,7 +84,7 @@ class Journal:
                 lines = file.read(TAIL).splitlines()
         except OSError:
             return None
-        return next((row for _, row in _rows(reversed(lines)) if having in row), None)
+        return next((row for _, row in _rows(reversed(lines))), None)
 
     def cut_metrics(self, step: int, every: int = 1) -> None:
         """Delete the rows after `step`, which a resumed run is about to write again.

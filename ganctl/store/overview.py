@@ -67,7 +67,8 @@ def of(folder: Path) -> Overview:
     reached = max(_number(status.get("step")), _number(newest.get("step")))
     d_loss, g_loss = newest.get("d_loss"), newest.get("g_loss")
     losses = isinstance(d_loss, float) and isinstance(g_loss, float) and (d_loss, g_loss)
-    kid = (journal.last_row("score_kid") or {}).get("score_kid")
+    score = status.get("score")
+    kid = score.get("kid") if isinstance(score, dict) else None
     files = list(_files(folder))
     return Overview(
         folder=folder,

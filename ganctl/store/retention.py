@@ -7,6 +7,7 @@ for the newest one, which always reads. The file that was just written is verifi
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,11 @@ class Look(NamedTuple):
 
 
 def was_sane(path: Path) -> bool:
-    """Whether D's scores were of a size to go on from when `path`, which is whole, was saved."""
-    return bool(checkpoint.peek(path).get("sane", True))
+    """Whether D's scores were of a size to go on from when `path` was saved; True if not known."""
+    try:
+        return bool(checkpoint.peek(path).get("sane", True))
+    except CheckpointError:
+        return True
 
 
 class CheckpointFiles:
@@ -68,26 +72,37 @@ class CheckpointFiles:
     def set_aside_after(self, step: int) -> None:
         """Rename the run's files of later steps to .abandoned; else they count as the newest."""
         for saved, path in self.found():
-            if saved > step and self._is_own(path):
+            if saved > step and self._owner_of(path) == self.run_id:
                 path.rename(path.with_suffix(".abandoned"))
         sync(self.folder)
+
+    def make_room(self, step: int) -> None:
+        """Rename what has the name of `step` to .damaged, or .foreign if another run wrote it."""
+        path = self.path_of(step)
+        if os.path.lexists(path):
+            anothers = self._owner_of(path) not in (None, self.run_id)
+            path.rename(path.with_suffix(".foreign" if anothers else ".damaged"))
 
     def prune(self, written: Path, keep: int, keep_every: int) -> None:
         """Delete the run's older files; `keep` whole ones stay: `written`, and the newest others.
 
-        So do those of every `keep_every`-th step (0: none), and damaged ones among the newest.
+        So do the newest that was saved sane, to go back to, those of every `keep_every`-th step (0:
+        none), and damaged ones among the newest.
         """
         if (look := _look(written)) is not None:
             self._verdicts[look] = True  # `checkpoint.write` has read it back
-        kept = 1
+        kept, sane = 1, was_sane(written)
         for step, path in self.found():
             if path == written:
                 continue
             milestone = keep_every > 0 and step % keep_every == 0
+            whole = (kept < keep or not sane) and self._counts(step, path)
+            to_go_back_to = not sane and whole and was_sane(path)
             if kept < keep:
-                kept += self._counts(step, path)
-            elif not milestone and self._is_own(path):
+                kept += whole
+            elif not (milestone or to_go_back_to) and self._owner_of(path) == self.run_id:
                 path.unlink()
+            sane = sane or to_go_back_to
 
     def _counts(self, step: int, path: Path) -> bool:
         """Whether the run has `path` to go back to, as far as this process knows."""
@@ -113,12 +128,12 @@ class CheckpointFiles:
             return CheckpointError(f"{path} is of step {metadata['step']}, not of its name")
         return None
 
-    def _is_own(self, path: Path) -> bool:
-        """Whether the run wrote `path`, by what it says of itself."""
+    def _owner_of(self, path: Path) -> object:
+        """The id of the run that wrote `path`, by what it says of itself; None if it does not."""
         try:
-            return _owner(checkpoint.peek(path)) == self.run_id
+            return _owner(checkpoint.peek(path))
         except CheckpointError:
-            return False
+            return None
 
 
 def _look(path: Path) -> Look | None:

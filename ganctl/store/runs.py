@@ -26,8 +26,9 @@ from ganctl.errors import CheckpointError, RunBusyError, StorageError, shell_quo
 from ganctl.settings.config import Config, to_yaml
 from ganctl.store import best, checkpoint, durable, free_place, identity
 from ganctl.store.checkpoint import Metadata, Payload
-from ganctl.store.durable import open_regular, place_beside, sync, write_text
+from ganctl.store.durable import open_regular, sync, write_text
 from ganctl.store.journal import Journal, now
+from ganctl.store.overview import is_locked
 from ganctl.store.retention import CheckpointFiles, was_sane
 
 ROOT = Path("runs")
@@ -89,28 +90,31 @@ class Run:
     ) -> Path:
         """Write the checkpoint of `step`, point ckpt.pt at it, then delete older ones.
 
-        The last `keep` whole files stay, and those of every `keep_every`-th step (0: none); see
-        `retention.py` for what counts as whole. A file of this step can only be there already if
-        it is damaged, because the run went on from an older one: it is renamed to .damaged.
-        Raises StorageError if the checkpoint could not be written.
+        Which stay is told in `retention.py`. A file of this step can be there already, damaged, as
+        the run went on from an older one, or another run's: it is renamed. StorageError if the
+        checkpoint could not be written.
         """
         path = self._files.path_of(step)
         self.check_place()
         try:
             self.checkpoints.mkdir(exist_ok=True)
-            if os.path.lexists(path):
-                path.rename(path.with_suffix(".damaged"))
+            self._files.make_room(step)
         except OSError as error:
             raise StorageError(f"could not save {path}: {error.strerror}") from error
         owner = {"id": self.run_id, "name": self.name}
         checkpoint.write(path, payload, {"run": owner, **metadata}, self.run_id)
-        self._tidy(lambda: _link(self.folder / "ckpt.pt", path, self.run_id))
+        self._tidy(lambda: durable.lead(self.folder / "ckpt.pt", path, self.run_id))
         self._tidy(lambda: self._files.prune(path, keep, keep_every))
         return path
 
     def set_aside_after(self, step: int) -> None:
         """Let what was saved after `step` count no more: the run goes on from there anew."""
         self._tidy(lambda: self._files.set_aside_after(step))
+        self._tidy(lambda: best.set_aside_after(self.folder, step, self.run_id))
+
+    def was_sane_at(self, step: int) -> bool:
+        """Whether D's scores were sane when `step` was saved; True if that is not known."""
+        return was_sane(self._files.path_of(step))
 
     def publish_best(self, path: Path) -> None:
         """Make best.pt the checkpoint `path` of this run; if that fails it is as before."""
@@ -165,6 +169,8 @@ class Run:
         hint = f"start again: ganctl train --preset {shell_quoted(self.folder / 'config.yaml')}"
         if not skipped:
             hint = f"`ganctl resume {shell_quoted(self.folder)}` begins it again"
+            if is_locked(self.folder):
+                hint = "it is running: wait for its first save, or `kill -USR1` its process to save"
         return CheckpointError(f"{self.folder} has no usable checkpoint ({why})", hint)
 
     def write_config(self, config: Config) -> None:
@@ -290,9 +296,3 @@ def _next_free(title: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
-
-
-def _link(link: Path, target: Path, owner: str) -> None:
-    temporary = place_beside(link, owner)
-    temporary.symlink_to(target.relative_to(link.parent))
-    temporary.replace(link)

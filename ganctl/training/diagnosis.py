@@ -88,10 +88,12 @@ def _too_weak(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
     leads = [_lead_of_fakes(row) for row in rows]
     if not all(lead >= FOOLED for lead in leads):
         return None
+    since, least = f"since step {rows[0]['step']:,} D has", min(leads)
+    lead = f"scored generated images above real ones, by at least {least:.1f} times the spread"
+    evidence = f"{lead} of its scores" if least < math.inf else "given all images one score"
     return Diagnosis(
         "discriminator too weak",
-        f"since step {rows[0]['step']:,} D has scored generated images above real ones, by at least"
-        f" {min(leads):.1f} times the spread of its scores: G learns nothing from it",
+        f"{since} {evidence}: G learns nothing from it",
         "start again with a higher optim.d_lr, more optim.d_steps_per_g, or less loss.r1 and"
         " loss.gradient_penalty",
     )

@@ -76,6 +76,7 @@ def train(
     keeper = Scorekeeper(config, inputs.batches, run, stop)
     keeper.open()
     while state.step < config.train.steps:
+        saver.sane = run.was_sane_at(state.step)
         try:
             _train_on(state, inputs, config, saver, keeper, watcher, stop)
         except DivergedError as error:
@@ -121,8 +122,8 @@ def _train_on(
                 watcher.saved(state.step, path)
                 if found["best"]:
                     first_does(partial(keeper.publish, path))
-            if ending and state.step < last_step:
-                raise _ended(state.step, stopped_by, found["alarm"], saver.run)
+            if found["alarm"] is not None or (ending and state.step < last_step):
+                raise _ended(state.step, last_step, stopped_by, found["alarm"], saver.run)
 
 
 def averaged(state: TrainState) -> Generator:
@@ -135,15 +136,19 @@ def _preview(state: TrainState, config: Config, run: Run, device: torch.device) 
     save_preview(averaged(state), config, run, state.step, device)
 
 
-def _ended(step: int, stopped_by: int, alarm: list[Any] | None, run: Run) -> GanctlError:
-    """Why the run ends before its last step: a signal, or else an alarm."""
+def _ended(
+    step: int, last_step: int, stopped_by: int, alarm: list[Any] | None, run: Run
+) -> GanctlError:
+    """Why the run does not simply go on: a signal before its last step, or else an alarm."""
     again = f"ganctl resume {shell_quoted(run.folder)}"
-    if stopped_by:
+    if stopped_by and step < last_step:
         message = f"stopped and saved at step {step:,}"
         return StoppedError(message, f"go on with: {again}", stopped_by)
     assert alarm is not None
     diagnosis = Diagnosis(*alarm)
-    hint = f"{diagnosis.advice}; `{again}` goes on all the same"
+    hint = diagnosis.advice
+    if step < last_step:
+        hint += f"; `{again}` goes on all the same"
     return AlarmError(f"stopped and saved at step {step:,}, {diagnosis}", hint)
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from ganctl.data.images import Images
-from ganctl.data.sources import FaceSource, Source, open_source
+from ganctl.data.sources import (
+    OTHER_PICTURES,
+    FaceSource,
+    FolderSource,
+    Source,
+    ZipSource,
+    open_source,
+)
 from ganctl.data.stored import ImageArray
 from ganctl.settings.config import Config
 from ganctl.training.loop import Watcher
@@ -27,6 +34,7 @@ def say(images: Images, config: Config) -> None:
     source = open_source(config.data.source, config.data.resolution)
     for oddity in (
         *few(len(images.packed.images) - len(images.held_out), config),
+        *other_pictures(source),
         *sizes(source, config),
         *alike(images.packed.images),
     ):
@@ -40,6 +48,18 @@ def few(count: int, config: Config) -> Iterator[str]:
         yield (
             f"{count:,} images are fewer than a batch of {batch}: each step shows some of them more"
             f" than once; --batch-size {max(2, count // 2)} seldom does, but more images help more"
+        )
+
+
+def other_pictures(source: Source) -> Iterator[str]:
+    """Beside the images of `source` there are pictures that are not read."""
+    if not isinstance(source, FolderSource | ZipSource):
+        return
+    kinds = source.others
+    if found := [f"{kinds[suffix]:,} {suffix}" for suffix in OTHER_PICTURES if kinds[suffix]]:
+        yield (
+            f"{' and '.join(found)} files are not used, only {len(source):,} others: convert them"
+            " to PNG or JPEG"
         )
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger("ganctl")
 
 def open_images(config: Config, progress: Progress) -> Images:
     """The images that `config` names, their classes, and which of them are held out."""
-    source = source_for(config, progress)
+    source = source_for(config.data.source, config.data.resolution, progress)
     names = classes_for(config, source)  # mistakes come before all the work
     packed = open_pixels(source, config.data.resolution, config.data.crop, progress)
     labels = labels_of(source, packed, names)
@@ -37,11 +37,11 @@ def open_images(config: Config, progress: Progress) -> Images:
     return Images(packed, labels, chosen)
 
 
-def source_for(config: Config, progress: Progress) -> Source:
-    """The source of `config`; of several processes one on each machine downloads it."""
+def source_for(where: str, resolution: int, progress: Progress) -> Source:
+    """The images at `where`; of several processes one on each machine downloads them."""
     if size() > 1:
-        each_machine_does(lambda _: fetch(config.data.source), progress)
-    return open_source(config.data.source, config.data.resolution)
+        each_machine_does(lambda _: fetch(where), progress)
+    return open_source(where, resolution)
 
 
 def open_pixels(

@@ -31,16 +31,22 @@ class Saver:
         self.sane = True  # whether D's scores are, by the newest row
         self.score: dict[str, Any] | None = None  # the newest, with its step
         self._failures = 0
-        self._saved_at = time.monotonic()
+        self._asked_at = time.monotonic()  # when a save was asked for last
 
     def due(self, step: int) -> bool:
         """Whether a save is due after `step`."""
         return step % self.config.train.checkpoint_every == 0
 
     def overdue(self) -> bool:
-        """Whether a save is due by the time since the last one."""
-        minutes = self.config.train.checkpoint_minutes
-        return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
+        """Whether a save is due by the time since the last one; that is said once.
+
+        Several processes act on it a step later, when it must not be said again.
+        """
+        minutes, now = self.config.train.checkpoint_minutes, time.monotonic()
+        if minutes == 0 or now - self._asked_at < 60 * minutes:
+            return False
+        self._asked_at = now
+        return True
 
     def save(self, state: TrainState, *, must: bool) -> str | None:
         """Save a checkpoint; its path, or None if that failed and the run can go on without it.
@@ -51,7 +57,7 @@ class Saver:
         """
         payload = state.payload()
         check_alike(lambda: digest_of(payload))
-        self._saved_at = time.monotonic()
+        self._asked_at = time.monotonic()
         return first_does(lambda: self._publish(payload, state, must=must))
 
     def _publish(self, payload: Payload, state: TrainState, *, must: bool) -> str | None:

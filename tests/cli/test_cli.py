@@ -266,7 +266,7 @@ MISTAKES = [
     (["sample", "run", "-n", "0"], 2, "-n is 0", ""),
     (["sample", "run", "-n", "1000000000"], 2, "-n is 1,000,000,000", ""),
     (["sample", "run", "--seeds", "x"], 2, "--seeds 'x' is not a list", ""),
-    (["sample", "run", "--seed", "-1"], 2, "seeds must be from 0", ""),
+    (["sample", "run", "--seed", "-1"], 2, "--seed has -1, but seeds are from 0", ""),
     (["sample", "run", "--truncation", "0"], 2, "--truncation is 0.0", ""),
     (["sample", "run", "--precision", "fp8"], 2, "there is no precision 'fp8'", "auto, fp32"),
     (["sample", "run", "--out", "x.gif"], 2, "x.gif would be an animation", "--interpolate"),

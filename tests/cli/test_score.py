@@ -215,9 +215,11 @@ def break_generator(run: Path) -> None:
     ("command", "code", "message"),
     [
         (["score", "run", "-n", "200"], 2, "200 images were asked for, but there are only 120 (training images)"),
-        (["score", "run", "-n", "3"], 4, "scores need 40 images of each kind or more, not 3 (training images)"),
+        (["score", "run", "-n", "3"], 2, "3 images were asked for, but scores need 40 of each kind or more"),
+        (["score", "--images", "real", "--data", "one"], 4, "scores need 40 images of each kind or more, not 1 (images of one)"),
         (["score", "run", "-n", "0"], 2, "-n is 0, but it must be from 1 to 10,000,000"),
         (["score", "run", "--truncation", "0"], 2, "--truncation is 0.0, but it must be from 0.01 to 10"),
+        (["score", "--images", "run", "--data", "real"], 2, "run is a run, not a folder of generated images"),
         (["score", "--images", "real"], 2, "--images needs --data: the real images to compare with"),
         (["score", "run", "--images", "real", "--data", "real"], 2, "--images compares images, not a checkpoint"),
         (["score", "--images", "one", "--data", "real"], 4, "scores need 40 images of each kind or more, not 1 (images of one)"),

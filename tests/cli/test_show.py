@@ -107,15 +107,24 @@ def test_the_panel_fits_and_leaves_room_for_the_terminals_ctrl_c(
         assert value in " ".join(plain)
 
 
-def test_no_digit_of_a_table_is_lost_in_80_columns() -> None:
-    table = show.table("x", ("layer", "weight", "estimate", "exact", "in use", "rank"))
-    row = ("d.stages.0.attention.output", "512x1024x5x5", "1.2345", "1.3456", "1.4567", "123.45")
-    table.add_row(*row)
+@pytest.mark.parametrize("more", [0, 6])
+def test_neither_digits_nor_names_of_a_table_are_lost_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """Where there is no room the name is folded, and then lines are longer than the terminal."""
+    columns = ("weight", "estimate", "exact", "in use", "rank", *[f"more {n}" for n in range(more)])
+    table = show.table("x", ("layer", *columns))
+    row = ["512x1024x5x5", "1.2345", "1.3456", "1.4567", "123.45", *["at most 12.345"] * more]
+    table.add_row("d.stages.0.attention.output", *row)
     narrow = Console(width=80, file=io.StringIO())
+    monkeypatch.setattr(show, "_tables", lambda: narrow)
     with narrow.capture() as captured:
-        narrow.print(table)
-    for value in row[1:]:
+        show.result_table(table)
+    lines = captured.get().splitlines()
+    for value in (*columns, *row):
         assert value in captured.get()
+    assert any(line.strip().startswith("d.stages.0.atten") for line in lines)
+    assert (max(map(len, lines)) > 80) == (more > 0)
 
 
 def test_a_pipe_gets_one_line_about_work_that_is_quick(capsys: Capture) -> None:

@@ -136,6 +136,40 @@ def test_a_checkpoint_of_exploded_scores_is_taken_with_a_word_on_the_one_before(
         caplog.clear()
 
 
+def test_what_a_run_can_go_back_to_stays_however_long_its_scores_explode(run: Run) -> None:
+    for step in range(1, 9):
+        metadata = {"step": step, "sane": step <= 3}
+        run.save(step, {**PAYLOAD, "step": step}, metadata, keep=2)
+    assert saved_steps(run) == [f"step-{step:09}.pt" for step in (3, 7, 8)]
+    run.save(9, {**PAYLOAD, "step": 9}, {"step": 9, "sane": True}, keep=2)
+    assert saved_steps(run) == [f"step-{step:09}.pt" for step in (8, 9)]
+
+
+def test_another_runs_file_gives_way_and_is_not_called_damaged(run: Run) -> None:
+    save(run, 1)
+    path = run.checkpoints / "step-000000002.pt"
+    checkpoint.write(path, {**PAYLOAD, "step": 2}, {"run": {"id": "another"}, "step": 2})
+    content = path.read_bytes()
+    save(run, 2)
+    assert path.with_suffix(".foreign").read_bytes() == content
+    assert run.newest_checkpoint() == path
+
+
+def test_going_back_puts_a_best_checkpoint_from_later_aside(run: Run) -> None:
+    score = {"score_kid": 0.1, "score_kid_error": 0.01, "score_protocol": "x"}
+    for step in (1, 2):
+        run.save(
+            step, {**PAYLOAD, "step": step}, {"step": step, "score": {**score, "step": step}}, 9
+        )
+    run.publish_best(run.checkpoints / "step-000000001.pt")
+    run.set_aside_after(1)
+    assert (run.folder / "best.pt").exists()
+    run.publish_best(run.checkpoints / "step-000000002.abandoned")
+    run.set_aside_after(1)
+    assert not (run.folder / "best.pt").exists()
+    assert (run.folder / "best.abandoned").exists()
+
+
 def test_a_run_without_a_usable_checkpoint_says_so(run: Run) -> None:
     with pytest.raises(CheckpointError, match="nothing saved yet"):
         run.newest_checkpoint()
@@ -144,6 +178,15 @@ def test_a_run_without_a_usable_checkpoint_says_so(run: Run) -> None:
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="2 skipped"):
         run.newest_checkpoint()
+
+
+def test_the_hint_of_a_run_that_is_going_is_to_wait(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "is_locked", lambda folder: folder == run.folder)
+    with pytest.raises(CheckpointError, match="nothing saved yet") as caught:
+        run.newest_checkpoint()
+    assert (caught.value.hint or "").startswith("it is running: wait for its first save")
 
 
 def test_the_hint_of_a_run_without_a_whole_checkpoint_starts_it_again_as_it_was(

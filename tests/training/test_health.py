@@ -301,6 +301,11 @@ def test_a_weak_discriminator_is_told_from_collapse_and_the_advice_is_to_raise_i
         " spread of its scores: G learns nothing from it"
     )
     assert "a higher optim.d_lr" in weak.advice
+    blind = {"real_score": 0.5, "fake_score": 0.5, "real_spread": 0.0, "fake_spread": 0.0}
+    (weak,) = diagnose(rows_with(**blind), "hinge", 300)
+    assert weak.evidence == (
+        "since step 750 D has given all images one score: G learns nothing from it"
+    )
 
 
 def test_other_evidence_names_its_figures() -> None:
@@ -555,6 +560,19 @@ def test_an_alarm_may_stop_the_run_after_a_save(
     assert run.newest_checkpoint().name == "step-000000004.pt"
     trained(run, config, faces, resume=True)  # the disease is known by now
     assert run.newest_checkpoint().name == "step-000000008.pt"
+
+
+@pytest.mark.usefixtures("always_ill")
+def test_an_alarm_at_the_last_step_is_no_success(
+    tiny: Callable[..., Config], faces: np.ndarray
+) -> None:
+    config = tiny(train__log_every=1, train__steps=4, health__on_alarm="stop")
+    run = runs.create(Path("run"), "x", config)
+    with pytest.raises(AlarmError, match="stopped and saved at step 4, mode collapse: ") as caught:
+        trained(run, config, faces)
+    assert "lower optim.g_lr" in (caught.value.hint or "")
+    assert "resume" not in (caught.value.hint or "")  # there is nothing to go on to
+    assert run.newest_checkpoint().name == "step-000000004.pt"
 
 
 @pytest.mark.usefixtures("always_ill")

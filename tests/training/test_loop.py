@@ -14,6 +14,7 @@ from conftest import Silent, given, inputs_of
 from ganctl.errors import DivergedError
 from ganctl.settings.config import Config
 from ganctl.store import checkpoint, runs
+from ganctl.store.retention import was_sane
 from ganctl.store.runs import Run
 from ganctl.training import loop, state
 from ganctl.training.metrics import DMetrics, GMetrics, Meter, StepMetrics
@@ -221,6 +222,21 @@ def test_after_a_roll_back_the_run_goes_on_from_there_and_from_nowhere_else(
     ]  # fmt: skip
 
 
+def test_whether_scores_are_sane_is_known_from_the_checkpoint_that_a_run_goes_on_from(
+    tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from rows, of which there may be none before the next save."""
+    config = tiny(train__steps=2, train__checkpoint_every=1, train__log_every=1)
+    run = runs.create(Path("run"), "x", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "is_sane", lambda row: row["step"] < 2)
+        current = trained_in(run, config, faces)
+    seldom = tiny(train__steps=4, train__checkpoint_every=1, train__log_every=4)
+    loop.train(current, inputs_of(faces, seldom), seldom, run, {}, Silent(), StopRequest())
+    saved = [run.checkpoints / f"step-{step:09}.pt" for step in (2, 3, 4)]
+    assert [was_sane(path) for path in saved] == [False, False, True]
+
+
 def test_a_roll_back_is_exact_and_survives_resuming(
     tiny: Callable[..., Config], faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +274,9 @@ def test_a_save_is_due_by_steps_and_by_minutes(
     now[0] += 119
     assert not saver.overdue()
     now[0] += 1
+    assert saver.overdue()
+    assert not saver.overdue()  # several processes save a step later, and not twice
+    now[0] += 120
     assert saver.overdue()
     assert saver.save(state.create(config, CPU), must=False)
     assert not saver.overdue()

@@ -1,5 +1,6 @@
 """What is odd at the start of a run is told in one line each, and nothing is told otherwise."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ganctl import session
 from ganctl.cli.app import main
 from ganctl.data.faces import draw_face
 from ganctl.data.sources import FolderSource, open_source
+from ganctl.errors import DataError
 from ganctl.settings.config import Config
 from ganctl.training import oddities
 from tests.cli.test_cli import TINY
@@ -39,6 +41,24 @@ def test_images_smaller_than_the_crop_or_the_resolution(tiny: Configs, tmp_path:
     assert line.startswith("25% of the images have less than 32 pixels")
     (tmp_path / "3.png").write_bytes(b"damaged")
     assert not list(oddities.sizes(source, tiny(data__crop=40)))
+
+
+def test_pictures_of_other_kinds_are_named(tmp_path: Path) -> None:
+    """A telephone's are HEIC: a folder of both would be trained on a part of them."""
+    draw_face(0, 32).save(tmp_path / "a.png")
+    assert not list(oddities.other_pictures(FolderSource(tmp_path)))
+    for name in ("b.HEIC", "c.heic", "d.tiff", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        for path in sorted(tmp_path.iterdir()):
+            archive.write(path, path.name)
+    for source in (FolderSource(tmp_path), open_source("x.zip", 32)):
+        (line,) = oddities.other_pictures(source)
+        assert line.startswith("2 .heic and 1 .tiff files are not used, only 1 others: convert")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"found 2 x \.heic") as caught:
+        FolderSource(tmp_path)
+    assert caught.value.hint == "convert the .heic and .tiff files to PNG or JPEG"
 
 
 def test_images_of_which_a_crop_keeps_little(tiny: Configs, tmp_path: Path) -> None:

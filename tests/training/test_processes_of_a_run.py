@@ -303,7 +303,7 @@ def downloaded(config: Config) -> int:
     """The number of images, of a data set that a process downloads by leaving its number."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "fetch", lambda _: Path(f"by.{distributed.rank()}").touch())
-        return len(opening.source_for(config, silent))
+        return len(opening.source_for(config.data.source, config.data.resolution, silent))
 
 
 def test_a_data_set_is_downloaded_once_a_machine(tiny: Callable[..., Config]) -> None:
