@@ -139,8 +139,8 @@ def sample(
         else:
             numbers = choose_seeds(seeds, seed or 0, math.ceil((n or DEFAULT_IMAGES) / len(labels)))
             points = drawing.each_class(numbers, labels, n)
-        if out is None:
-            out = _default_name(saved, numbers, seeds, raw, truncation, precision, classes, walk)
+        options = raw, truncation, precision, classes, walk, scale
+        out = out or _default_name(saved, numbers, seeds, *options)
         with _drawing(out, batch_size, walk) as progress:
             if walk is not None:
                 interpolate.check_way(out, len(points), walk)
@@ -239,6 +239,7 @@ def _default_name(
     precision: str,
     classes: str | None,
     walk: int | None,
+    scale: int | None,
 ) -> Path:
     """A grid in the current folder whose name says what it shows: drawn again, it is the same."""
     which = seeds if seeds is not None else f"{numbers[0]}-{numbers[-1]}"
@@ -248,6 +249,7 @@ def _default_name(
     name += "-raw" if raw else ""
     name += f"-truncation{truncation:g}" if truncation is not None else ""
     name += f"-{precision}" if precision != "fp32" else ""
+    name += f"-scale{scale}" if scale is not None else ""
     return Path(f"{name}.png")
 
 

@@ -1,5 +1,6 @@
 """Drawing images from a generator: an image is the same whatever else is drawn with it."""
 
+import logging
 import math
 import re
 import zipfile
@@ -25,6 +26,7 @@ from ganctl.store.durable import replacing
 
 MAX_GRID = 4096  # images in one picture
 ANIMATIONS = (".webp", ".gif", ".mp4")
+log = logging.getLogger("ganctl")
 
 
 class Point(NamedTuple):
@@ -189,14 +191,12 @@ def write(
 
     `columns` and `scale` are of the grid, in which a row is a class if there are `columns`. With
     `classes` there is a folder for each, and labels in the .npz.
-    A file is complete or absent; memory stays constant but for the grid.
+    A file is complete or absent, and of a folder that is not complete it is said; memory stays
+    constant but for the grid.
     """
     check_out(out, n)
     if out.suffix == "":
-        for point, image in _singly(batches):
-            path = out / _name(point, classes)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(image, path)
+        _write_folder(batches, n, out, classes)
         return
     if out.suffix.lower() in PICTURES:
         points, images = zip(*_singly(batches), strict=True)
@@ -209,6 +209,19 @@ def write(
         else:
             for point, image in _singly(batches):
                 archive.writestr(_name(point, classes), png(image))
+
+
+def _write_folder(batches: Iterable[Batch], n: int, out: Path, classes: Sequence[str]) -> None:
+    written = 0
+    try:
+        for point, image in _singly(batches):
+            path = out / _name(point, classes)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_png(image, path)
+            written += 1
+    finally:
+        if 0 < written < n:
+            log.warning("%s has only %s of %s images", out, f"{written:,}", f"{n:,}")
 
 
 def _places(points: Sequence[Point], columns: int) -> list[int]:

@@ -68,4 +68,5 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     eigenvalues = torch.linalg.eigvalsh(one.root @ other.covariance @ one.root)
     of_means = (one.mean - other.mean).square().sum()
     of_spreads = one.covariance.trace() + other.covariance.trace()
-    return float(of_means + of_spreads - 2 * eigenvalues.clamp(min=0).sqrt().sum())
+    distance = of_means + of_spreads - 2 * eigenvalues.clamp(min=0).sqrt().sum()
+    return float(distance.clamp(min=0))  # of equal ones rounding may leave less

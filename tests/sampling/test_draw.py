@@ -148,7 +148,9 @@ def test_every_kind_of_output_holds_the_same_images(draw: Draw, tmp_path: Path) 
     assert not list(tmp_path.glob(".ganctl-*"))
 
 
-def test_an_interrupted_file_is_absent(draw: Draw, tmp_path: Path) -> None:
+def test_an_interrupted_file_is_absent_and_of_a_folder_it_is_said(
+    draw: Draw, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     images = draw(range(8))
 
     def broken() -> object:
@@ -159,6 +161,10 @@ def test_an_interrupted_file_is_absent(draw: Draw, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             drawing.write(broken(), 16, tmp_path / name, None)  # type: ignore[arg-type]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("x", ".tmp"))]
+    assert not caplog.messages
+    with pytest.raises(KeyboardInterrupt):
+        drawing.write(broken(), 16, tmp_path / "x", None)  # type: ignore[arg-type]
+    assert caplog.messages == [f"{tmp_path / 'x'} has only 8 of 16 images"]
 
 
 def test_grids_go_row_by_row() -> None:
