@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ganctl.store.runs import Run
 
 MOST_RUNS, MOST_SEEDS = 12, 64
-MOST_LETTERS = 24  # of a setting, such as a path, whose end tells it from others
+MOST_LETTERS = 20  # of a setting, such as a path, whose end tells it from others
 
 
 def compare(

@@ -20,7 +20,7 @@ from rich.table import Table
 from ganctl.cli.streams import stderr, stdout
 
 WIDE = 180  # columns of tables in a pipe or a file
-NAME_WIDTH = 16  # letters of a table's first column that a narrow terminal leaves it
+NAME_WIDTH = 10  # letters of a table's first column that a narrow terminal leaves it
 MINUTE = 60  # seconds between two lines about work in a pipe
 
 
