@@ -1,5 +1,6 @@
 """`ganctl score`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,7 +103,7 @@ def _check_options(
     if source is not None or every or raw or truncation is not None:
         hint = "leave out the checkpoint or run, --held-out, --all, --raw and --truncation"
         raise ConfigError("--images compares images, not a checkpoint", hint)
-    if (Path(images) / "run.json").is_file():
+    if os.path.isfile(f"{images}/run.json"):
         hint = f"`ganctl score {shell_quoted(images)}` scores it; --data says against what"
         raise ConfigError(f"{images} is a run, not a folder of generated images", hint)
     if data is None:
