@@ -225,14 +225,15 @@ class Meeting:
 
 @contextmanager
 def _results_kept_clean() -> Iterator[None]:
-    """What libraries print meanwhile goes to standard error: gloo of torch 2.10 says who met."""
+    """What libraries print meanwhile on standard output is dropped: gloo of torch 2.10 chatters."""
     try:
         out = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # one of them is closed, so nothing is mixed up
+    except OSError:  # it is closed, so there is nothing to keep clean
         yield
         return
     try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
         yield
     finally:
         os.dup2(out, 1)
