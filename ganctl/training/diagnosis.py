@@ -90,7 +90,8 @@ def _too_weak(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         return None
     since, least = f"since step {rows[0]['step']:,} D has", min(leads)
     lead = f"scored generated images above real ones, by at least {least:.1f} times the spread"
-    evidence = f"{lead} of its scores" if least < math.inf else "given all images one score"
+    alike = "given all real images one score, and all generated ones one that is no lower"
+    evidence = f"{lead} of its scores" if least < math.inf else alike
     return Diagnosis(
         "discriminator too weak",
         f"{since} {evidence}: G learns nothing from it",
@@ -100,15 +101,16 @@ def _too_weak(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
 
 
 def _lead_of_fakes(row: Mapping[str, Any]) -> float:
-    """How far D scores fake images above real ones, in spreads of its scores: inf without spread.
+    """How far D scores fake images above real ones, in spreads of its scores.
 
-    nan where the row does not have the figures.
+    Without spread it is inf, or -inf if they are below; nan if the row does not have the figures.
     """
     scores = _scores(row)
     if scores is None:
         return math.nan
     spread = max(scores.real_spread, scores.fake_spread)
-    return (scores.fake - scores.real) / spread if spread > 0 else math.inf
+    lead = scores.fake - scores.real
+    return lead / spread if spread > 0 else math.copysign(math.inf, lead)
 
 
 def _collapse(rows: Sequence[Mapping[str, Any]], figure: str) -> Diagnosis | None:

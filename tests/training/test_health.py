@@ -304,8 +304,10 @@ def test_a_weak_discriminator_is_told_from_collapse_and_the_advice_is_to_raise_i
     blind = {"real_score": 0.5, "fake_score": 0.5, "real_spread": 0.0, "fake_spread": 0.0}
     (weak,) = diagnose(rows_with(**blind), "hinge", 300)
     assert weak.evidence == (
-        "since step 750 D has given all images one score: G learns nothing from it"
+        "since step 750 D has given all real images one score, and all generated ones one that is no"
+        " lower: G learns nothing from it"
     )
+    assert not diagnose(rows_with(**blind | {"real_score": 0.6}), "hinge", 300)  # it tells them
 
 
 def test_other_evidence_names_its_figures() -> None:
